@@ -1,0 +1,67 @@
+"""A triangle mesh with vertex colors or a texture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sam3d_nb.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Triangles with optional vertex colors and an optional texture.
+
+    vertices: (V, 3) float32. faces: (F, 3) int32, counter-clockwise seen from outside.
+    colors: (V, 3) float32 in [0, 1], linear light, as glTF's COLOR_0 has it.
+    uv: (V, 2) float32, origin at the texture's upper left corner, as in glTF.
+    texture: (h, w, 3) uint8, sRGB; needs `uv`.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    texture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        self._convert("vertices", np.float32, (None, 3))
+        self._convert("faces", np.int32, (None, 3))
+        count = len(self.vertices)
+        if not np.isfinite(self.vertices).all():
+            bad = int((~np.isfinite(self.vertices)).any(1).sum())
+            raise InputError(f"{bad} of {count} mesh vertices are not finite")
+        if len(self.faces) and not (self.faces.min() >= 0 and self.faces.max() < count):
+            low, high = int(self.faces.min()), int(self.faces.max())
+            raise InputError(f"faces name vertices {low} to {high} but the mesh has {count}")
+        if self.colors is not None:
+            self._convert("colors", np.float32, (count, 3))
+        if self.uv is not None:
+            self._convert("uv", np.float32, (count, 2))
+        if self.texture is not None:
+            self._convert("texture", np.uint8, (None, None, 3))
+            if self.uv is None:
+                raise InputError("a mesh with a texture needs uv coordinates")
+
+    def _convert(self, name: str, dtype: type, shape: tuple[int | None, ...]) -> None:
+        array = np.ascontiguousarray(getattr(self, name), dtype=dtype)
+        matches = array.ndim == len(shape) and all(
+            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not matches:
+            wanted = tuple("any" if n is None else n for n in shape)
+            raise InputError(f"mesh {name} need shape {wanted} but have {array.shape}")
+        object.__setattr__(self, name, array)
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """Smallest and largest corner of the axis-aligned box, (2, 3)."""
+        if not len(self.vertices):
+            raise InputError("an empty mesh has no bounds")
+        return np.stack([self.vertices.min(0), self.vertices.max(0)])
+
+    def with_vertices(self, vertices: np.ndarray) -> Mesh:
+        """Return the same triangles and colors with other vertex positions (V, 3)."""
+        return Mesh(vertices, self.faces, self.colors, self.uv, self.texture)
