@@ -1,7 +1,19 @@
-"""Example folders: a photo, its masks and, where known, point map and ground truth."""
+"""Example folders: a photo, its masks and, where known, point map and ground truth.
+
+```
+coffee/
+  image.png        the photo (or .jpg, .webp, .tif ...)
+  0.png 1.png ...  masks: object in the alpha channel, or grey, white on black
+  pointmap.npz     optional: points (H, W, 3) in the camera frame, K (3, 3) in pixels
+  example.json     optional: names, licenses, camera
+  meshes/0.glb     optional: ground truth of object 0 in the camera frame
+```
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from sam3d_nb.errors import InputError
+from sam3d_nb.images import check_mask, read_image, read_mask
 from sam3d_nb.mesh import Mesh
+
+PACKAGE = Path(__file__).resolve().parent
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
+MAX_JSON_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +41,7 @@ class Example:
 
     folder: Path
     image: np.ndarray
-    masks: dict[int, np.ndarray]
+    masks: Mapping[int, np.ndarray]
     pointmap: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
     info: dict[str, Any] = field(default_factory=dict)
@@ -40,9 +58,180 @@ class Example:
         return {i: given.get(i) or f"object {i}" for i in self.masks}
 
     def mask(self, index: int) -> np.ndarray:
-        """Return mask `index` (H, W) bool; raises InputError that says which exist."""
-        raise NotImplementedError
+        """Return mask `index` (H, W) bool; raises InputError that says which exist.
+
+        A mask that is empty, tiny or of another size than the photo raises InputError too.
+        """
+        if index not in self.masks:
+            raise InputError(f"there is no mask {index} in {self.folder}; {_exist(self.masks)}")
+        mask = self.masks[index]
+        check_mask(mask, (self.image.shape[0], self.image.shape[1]), f"mask {index}")
+        return mask
 
     def true_mesh(self, index: int) -> Mesh | None:
         """Return the ground-truth mesh of object `index` in the camera frame, None without one."""
-        raise NotImplementedError
+        path = self.folder / "meshes" / f"{index}.glb"
+        if not path.is_file():
+            return None
+        from sam3d_nb.mesh.load import load_mesh
+
+        return load_mesh(path)
+
+    def __repr__(self) -> str:
+        """Say what is there instead of printing pixels."""
+        height, width = self.image.shape[:2]
+        extras = ["point map"] * (self.pointmap is not None) + ["camera"] * (
+            self.intrinsics is not None
+        )
+        parts = [f"{width} x {height} pixels", f"{len(self.masks)} masks", *extras]
+        return f"Example({self.name!r}: {', '.join(parts)})"
+
+
+class MaskFiles(Mapping[int, np.ndarray]):
+    """Masks of a folder by index, each read when it is first asked for and then kept."""
+
+    def __init__(self, paths: Mapping[int, Path]) -> None:
+        self.paths = dict(sorted(paths.items()))
+        self._read: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._read:
+            self._read[index] = read_mask(self.paths[index])
+        return self._read[index]
+
+    def __contains__(self, index: object) -> bool:
+        return index in self.paths
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def data_folder() -> Path:
+    """Return the folder of the examples that come with the package."""
+    installed = PACKAGE / "data"
+    return installed if installed.is_dir() else PACKAGE.parent / "data"
+
+
+def list_examples(folder: str | Path | None = None) -> list[str]:
+    """Return what can be given to `load_example`, in alphabetical order.
+
+    Without `folder` these are the names of the examples that come with the package, otherwise the
+    paths of the example folders in `folder`; names that start with `_` or `.` are left out.
+    Raises InputError where `folder` is missing.
+    """
+    root = data_folder() if folder is None else Path(folder)
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; check the path")
+    found = sorted(p for p in root.iterdir() if p.name[0] not in "_." and _find_image(p))
+    return [p.name if folder is None else str(p) for p in found]
+
+
+def load_example(path: str | Path) -> Example:
+    """Read an example: a folder, the photo in a folder, or the name of one in `list_examples()`.
+
+    Masks are read when they are asked for, ground truth is read by `Example.true_mesh`. Raises
+    InputError where something is missing, damaged, or does not fit the photo.
+    """
+    from sam3d_nb.pointmaps import read_pointmap
+
+    image_path = _resolve(path)
+    folder = image_path.parent
+    image = read_image(image_path)
+    info = _read_info(folder / "example.json")
+    pointmap, intrinsics = None, info.get("camera", {}).get("K")
+    if (folder / "pointmap.npz").is_file():
+        size = (image.shape[0], image.shape[1])
+        pointmap, stored = read_pointmap(folder / "pointmap.npz", size)
+        intrinsics = intrinsics if stored is None else stored
+    if intrinsics is not None:
+        intrinsics = check_intrinsics(intrinsics, folder)
+    masks = MaskFiles(_mask_paths(folder, exclude=image_path))
+    return Example(folder, image, masks, pointmap, intrinsics, info)
+
+
+def check_intrinsics(values: Any, source: Path) -> np.ndarray:
+    """Return pixel intrinsics K (3, 3) float64; raises InputError where they are no such thing."""
+    try:
+        matrix = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the camera's K in {source} is no matrix of numbers") from error
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not (np.diag(matrix) > 0).all():
+        raise InputError(
+            f"the camera's K in {source} needs shape (3, 3), finite numbers and a positive "
+            f"diagonal but has shape {matrix.shape}: {matrix.tolist()}"
+        )
+    return matrix
+
+
+def _resolve(path: str | Path) -> Path:
+    """Return the path of the photo that `path` means."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        return given.absolute()
+    packaged = data_folder() / given
+    by_name = not given.exists() and len(given.parts) == 1 and packaged.is_dir()
+    folder = packaged if by_name else given
+    if not folder.is_dir():
+        names = ", ".join(list_examples()) if data_folder().is_dir() else "none"
+        raise InputError(
+            f"there is no example {given}: give a folder, a photo, or a name that comes with the "
+            f"package ({names})"
+        )
+    image = _find_image(folder)
+    if image is None:
+        raise InputError(f"{folder} holds no photo; name it image.png or image.jpg")
+    return image.absolute()
+
+
+def _find_image(folder: Path) -> Path | None:
+    candidates = (folder / f"image{suffix}" for suffix in IMAGE_SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _mask_paths(folder: Path, exclude: Path) -> dict[int, Path]:
+    paths: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        is_mask = path.suffix.lower() == ".png" and path.stem.isdecimal() and path.is_file()
+        if not is_mask or path.name == exclude.name:
+            continue
+        if int(path.stem) in paths:
+            other = paths[int(path.stem)].name
+            raise InputError(f"{other} and {path.name} in {folder} are both mask {int(path.stem)}")
+        paths[int(path.stem)] = path
+    return paths
+
+
+def _exist(masks: Mapping[int, np.ndarray]) -> str:
+    if not masks:
+        return "none exist: save one as 0.png beside the photo"
+    indices = sorted(masks)
+    if indices == list(range(indices[0], indices[-1] + 1)) and len(indices) > 2:
+        return f"masks {indices[0]} to {indices[-1]} exist"
+    return f"these exist: {', '.join(map(str, indices))}"
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """Return what `example.json` says; unknown fields stay, missing ones are no error."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{path} has more than {MAX_JSON_BYTES // 1_000_000} MB")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON that can be read: {error}") from error
+    if not isinstance(info, dict):
+        raise InputError(f"{path} needs an object {{...}} at the top, not {type(info).__name__}")
+    objects, camera = info.get("objects", []), info.get("camera", {})
+    if not isinstance(objects, list) or not isinstance(camera, dict):
+        raise InputError(f"{path}: 'objects' must be a list and 'camera' an object")
+    for entry in objects:
+        index = entry.get("index") if isinstance(entry, dict) else None
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise InputError(f"{path}: every entry of 'objects' needs a whole number 'index'")
+    if info.get("frame", "opencv") != "opencv":
+        raise InputError(f"{path}: frame {info['frame']!r} is unknown; only 'opencv' can be read")
+    return info
