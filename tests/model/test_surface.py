@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from plain_surface import plain_flexicubes, plain_grid
+from test_flexicubes import check_same
+from torch import Tensor
+
+from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.model import surface
+from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.model.surface import SurfaceError, mesh_from_features, to_gltf
+
+
+def random_voxels(resolution: int, seed: int, share: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Return shuffled active voxels (N, 3) and their features (N, 101)."""
+    random = torch.Generator().manual_seed(seed)
+    active = torch.rand(resolution, resolution, resolution, generator=random) < share
+    coords = active.nonzero().int()
+    coords = coords[torch.randperm(len(coords), generator=random)]
+    return coords, torch.randn(len(coords), 101, generator=random)
+
+
+def plain_mesh(coords: Tensor, features: Tensor, resolution: int):
+    grid = plain_grid(coords.numpy(), features.numpy(), resolution)
+    return plain_flexicubes((resolution, resolution, resolution), *grid)
+
+
+@pytest.mark.parametrize("name", ["sparse_features2mesh", "empty_surface"])
+def test_golden(golden, name: str) -> None:
+    g = golden(f"stage2/{name}")
+    mesh = mesh_from_features(g["coords"][:, 1:], g["feats"], g.config["resolution"])
+    g.check(mesh.vertices, "vertices")
+    g.check(mesh.faces, "faces")
+    g.check(mesh.attributes, "vertex_attrs")
+
+
+def test_golden_gltf(golden) -> None:
+    g = golden("stage2/to_glb")
+    vertices, colors = to_gltf(Surface(g["vertices"], g["faces"], g["vertex_attrs"]))
+    g.check(vertices, "glb_vertices")
+    g.check(colors, "glb_vertex_colors")
+
+
+def test_gltf_rounds_halves_to_even() -> None:
+    attributes = torch.tensor([[0.5 / 255, 1.5 / 255, 2.5 / 255, 0.0, 0.0, 0.0]])
+    mesh = Surface(torch.tensor([[1.0, 2.0, 3.0]]), torch.zeros(0, 3), attributes)
+    vertices, colors = to_gltf(mesh)
+    assert vertices.tolist() == [[1, 3, -2]]
+    assert colors.tolist() == [[0, 2, 2, 255]]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_same_as_the_plain_twin(seed: int) -> None:
+    coords, features = random_voxels(7, seed)
+    assert coords.min() == 0
+    assert coords.max() == 6
+    check_same(mesh_from_features(coords, features, 7), plain_mesh(coords, features, 7))
+
+
+def test_same_as_the_plain_twin_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "CHUNK", 13)
+    coords, features = random_voxels(6, 4)
+    check_same(mesh_from_features(coords, features, 6), plain_mesh(coords, features, 6))
+
+
+def test_only_the_part_of_the_grid_around_the_voxels_is_visited() -> None:
+    coords, features = random_voxels(4, 5)
+    coords += torch.tensor([3, 2, 0], dtype=torch.int32)
+    assert surface.Box.around(coords, 9).shape == (6, 6, 5)
+    check_same(mesh_from_features(coords, features, 9), plain_mesh(coords, features, 9))
+
+
+def test_features_may_be_evaluated_on_demand() -> None:
+    coords, features = random_voxels(6, 6)
+    asked = []
+
+    def evaluate(rows: Tensor, channels: slice) -> Tensor:
+        asked.append((len(rows), channels))
+        return features[rows, channels]
+
+    lazy = mesh_from_features(coords, evaluate, 6)
+    eager = mesh_from_features(coords, features, 6)
+    assert torch.equal(lazy.vertices, eager.vertices)
+    assert torch.equal(lazy.faces, eager.faces)
+    assert asked[0] == (len(coords), slice(0, 8))
+
+
+def test_only_voxels_at_the_surface_are_evaluated_in_full() -> None:
+    coords = torch.cartesian_prod(*[torch.arange(16)] * 3)
+    center = (coords - 7.5).norm(dim=1)
+    asked = 0
+
+    def evaluate(rows: Tensor, channels: slice) -> Tensor:
+        nonlocal asked
+        if channels.start == 0:
+            return (center[rows] - 4)[:, None].expand(-1, 8)
+        asked += len(rows)
+        return torch.zeros(len(rows), 93)
+
+    assert len(mesh_from_features(coords, evaluate, 16).faces)
+    assert asked < len(coords) / 2
+
+
+def test_surface_runs_through_inactive_neighbors() -> None:
+    """One voxel inside the object: its outer vertices are shared with 26 inactive cells."""
+    coords = torch.tensor([[2, 2, 2]])
+    mesh = mesh_from_features(coords, torch.full((1, 101), -0.5), 5)
+    assert mesh.vertices.shape == (26, 3)
+    assert mesh.faces.shape == (48, 3)
+
+
+def test_distance_is_shifted_by_one_cell_before_the_mean() -> None:
+    features = torch.zeros(1, 101)
+    features[:, :8] = 1 / 8 - 1e-4  # below one cell of R = 8: inside
+    assert len(mesh_from_features(torch.tensor([[3, 3, 3]]), features, 8).faces)
+    features[:, :8] = 1 / 8  # exactly zero after the shift: outside
+    assert not len(mesh_from_features(torch.tensor([[3, 3, 3]]), features, 8).faces)
+
+
+def test_bad_voxels_are_refused() -> None:
+    coords, features = random_voxels(6, 7)
+    with pytest.raises(InputError, match=r"\(0, 3\)"):
+        mesh_from_features(coords[:0], features[:0], 6)
+    with pytest.raises(InputError, match=r"\[0, 5\].*outside of \[0, 5\)"):
+        mesh_from_features(coords, features, 5)
+    with pytest.raises(InputError, match=r"outside"):
+        mesh_from_features(coords - 1, features, 6)
+    with pytest.raises(InputError, match=rf"only {len(coords)} of {len(coords) + 2} voxels"):
+        mesh_from_features(torch.cat([coords, coords[:2]]), torch.cat([features, features[:2]]), 6)
+    with pytest.raises(InputError, match=r"expected \(\d+, 101\)"):
+        mesh_from_features(coords, features[:, :100], 6)
+
+
+@pytest.mark.parametrize("channel", [0, 7, 8, 31, 32, 52, 53, 100])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_refused(channel: int, bad: float) -> None:
+    coords, features = random_voxels(6, 8)
+    features[:, channel] = bad
+    with pytest.raises(SurfaceError, match="not finite") as caught:
+        mesh_from_features(coords, features, 6)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, ReconstructionError)
