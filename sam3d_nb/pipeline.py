@@ -15,6 +15,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.events import DoneEvent, Event, OnEvent, StageTimer
 from sam3d_nb.examples import Example
 from sam3d_nb.frames import Pose, default_intrinsics, intrinsics_from_pointmap
+from sam3d_nb.images import check_mask
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D, Provenance
 
@@ -115,11 +116,8 @@ def make_request(
     """Check what belongs together and fill in the intrinsics; raises InputError."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"an image is uint8 (H, W, 3) but got {image.dtype} {image.shape}")
-    if mask.shape != image.shape[:2]:
-        raise InputError(f"the mask is {mask.shape} but the image is {image.shape[:2]}")
     mask = mask.astype(bool)
-    if not mask.any():
-        raise InputError("the mask is empty: no pixel belongs to the object")
+    check_mask(mask, (image.shape[0], image.shape[1]))
     if pointmap is not None and pointmap.shape != image.shape:
         raise InputError(f"the point map is {pointmap.shape} but the image is {image.shape}")
     if intrinsics is not None and np.shape(intrinsics) != (3, 3):
