@@ -7,12 +7,31 @@ whatever the weights are; matrix products run in the dtype of their weights.
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ModuleTable(nn.ModuleDict, Generic[M]):
+    """Modules of one type by name."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> M: ...
+
+
+class Stack(nn.ModuleList, Generic[M]):
+    """Modules of one type in a row."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[M]: ...
+
 
 BLOCK_EPS = 1e-6  # layer norms inside transformer blocks
 OUTPUT_EPS = 1e-5  # layer norms in front of output layers
