@@ -207,3 +207,77 @@ SMALL_STRUCTURE_FLOW = StructureFlowConfig(
     width=64, depth=2, heads=4, condition_width=64, resolution=4
 )
 SMALL_STRUCTURE_DECODER = StructureDecoderConfig(widths=(32, 16, 8))
+
+
+# --- Stage 2: structured latent -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LatentFlowConfig:
+    """The flow transformer over the structured latent."""
+
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    mlp_ratio: int = 4
+    condition_width: int = 1024
+    io_width: int = 128  # of the residual blocks at full resolution
+    channels: int = 8  # of the latent of a voxel
+    resolution: int = 64  # voxels a side; the transformer runs at half of it
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """What undoes the normalization of the sampled latent, channel by channel."""
+
+    mean: tuple[float, ...] = (
+        *(0.12211431, 0.37204156, -1.26521907, -2.05276058),
+        *(-3.10432536, -0.11294304, -0.85146744, 0.45506954),
+    )
+    std: tuple[float, ...] = (
+        *(2.37326008, 2.13174402, 2.2413953, 2.30589401),
+        *(2.1191894, 1.8969511, 2.41684989, 2.08374642),
+    )
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """The windowed transformer that the decoders of the structured latent share."""
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    window: int = 8  # voxels a side; odd blocks shift it by half
+    channels: int = 8  # of the latent of a voxel
+    resolution: int = 64  # voxels a side
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    """How a gaussian decoder's channels become gaussians."""
+
+    per_voxel: int = 32
+    voxel_size: float = 1.5  # reach of a gaussian around its voxel, in voxels
+    kernel_size: float = 0.0009  # smallest standard deviation, in sides of the unit cube
+    scale_bias: float = 0.004  # scale of a raw value of 0
+    opacity_bias: float = 0.1  # opacity of a raw value of 0
+    rotation_rate: float = 0.1  # multiplier of the raw rotation
+
+
+@dataclass(frozen=True)
+class SplatDecoderConfig:
+    """A gaussian decoder; the defaults are the one with 32 gaussians a voxel."""
+
+    trunk: TrunkConfig = TrunkConfig()
+    gaussians: GaussianConfig = GaussianConfig()
+
+
+SPLAT_DECODER_32 = SplatDecoderConfig()
+SPLAT_DECODER_4 = SplatDecoderConfig(gaussians=GaussianConfig(per_voxel=4))
+
+SMALL_LATENT_FLOW = LatentFlowConfig(
+    width=64, depth=2, heads=4, condition_width=64, io_width=32, resolution=16
+)
+SMALL_TRUNK = TrunkConfig(width=96, depth=2, heads=4, resolution=16)
+SMALL_SPLAT_DECODER = SplatDecoderConfig(SMALL_TRUNK, GaussianConfig(per_voxel=8))

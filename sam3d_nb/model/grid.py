@@ -1,0 +1,304 @@
+"""Sparse voxels: the coordinates, and every table that follows from coordinates alone.
+
+Features of N voxels are plain tensors (N, C) in the row order of the grid. A table is made on
+first use and then shared by all layers and steps.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.windows import Groups
+
+TAPS = tuple(product((-1, 0, 1), repeat=3))
+"""Offsets (x, y, z) of the 27 neighbors of a 3x3x3 convolution, z fastest."""
+
+OCTANTS = tuple(product((0, 1), repeat=3))
+"""Offsets (x, y, z) of the 8 children of a voxel, z fastest."""
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The grid of half the resolution, and how voxels and their parents find one another."""
+
+    grid: "Grid"  # M voxels, in lexicographic order of (batch, x, y, z)
+    index: Tensor  # (N,) int32: row of each voxel's parent
+    count: Tensor  # (M,) int32: voxels of each parent, 1 to 8
+    children: Tensor  # (M, 8) int32: rows of the children by octant; N where there is none
+
+
+class Grid:
+    """A set of voxels in a cube of `resolution` voxels a side, for one or more batch items.
+
+    Args:
+        coords: (N, 4) of an integer type: (batch, x, y, z), with 0 <= x, y, z < resolution. Rows
+            are unique, those of one batch item stand together, batch numbers are 0 to B - 1.
+        resolution: voxels along each side of the cube.
+
+    Raises:
+        InputError: where `coords` is anything else; the message names the counts.
+    """
+
+    def __init__(self, coords: Tensor, resolution: int = 64) -> None:
+        _check_form(coords, resolution)
+        _check_values(coords, resolution)
+        self._set(coords.to(torch.int32).contiguous(), resolution)
+        self._check_repeats()
+
+    def _set(self, coords: Tensor, resolution: int) -> None:
+        self.coords = coords  # (N, 4) int32
+        self.resolution = resolution
+        self._windows: dict[tuple[int, int], Groups] = {}
+
+    @classmethod
+    def _derived(cls, coords: Tensor, resolution: int) -> Self:
+        """Make a grid of coordinates that are known to be valid."""
+        grid = cls.__new__(cls)
+        grid._set(coords, resolution)
+        return grid
+
+    def __len__(self) -> int:
+        return self.coords.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Grid({len(self)} voxels, resolution {self.resolution}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the coordinates and of all tables."""
+        return self.coords.device
+
+    @property
+    def xyz(self) -> Tensor:
+        """Coordinates without the batch number, (N, 3) int32."""
+        return self.coords[:, 1:]
+
+    def to(self, device: torch.device | str) -> "Grid":
+        """Return this grid on `device`; its tables are made there anew."""
+        if self.coords.device == torch.device(device):
+            return self
+        return Grid._derived(self.coords.to(device), self.resolution)
+
+    @cached_property
+    def items(self) -> list[slice]:
+        """The rows of each batch item, in the order of the batch numbers."""
+        numbers, counts = torch.unique_consecutive(self.coords[:, 0], return_counts=True)
+        slices, start = {}, 0
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            slices[number] = slice(start, start + count)
+            start += count
+        return [slices[number] for number in sorted(slices)]
+
+    @cached_property
+    def neighbors(self) -> Tensor:
+        """Row of each of the 27 neighbors of each voxel, (N, 27) int32; N where there is none.
+
+        Column (a * 3 + b) * 3 + c is the voxel at offset (a - 1, b - 1, c - 1).
+        """
+        stride = torch.tensor(self._strides[1:], device=self.device)
+        steps = torch.tensor(TAPS, device=self.device) @ stride  # (27,)
+        return self._volume[self._cells[:, None] + steps]
+
+    @cached_property
+    def parents(self) -> Parents:
+        """The grid down-sampled by 2: parents stand at floor(coordinate / 2)."""
+        side = (self.resolution + 1) // 2
+        key = _lexicographic(self.coords[:, 0], self.xyz // 2, side)
+        unique, index, count = torch.unique(key, return_inverse=True, return_counts=True)
+        x, y, z = unique // side**2 % side, unique // side % side, unique % side
+        coords = torch.stack([unique // side**3, x, y, z], dim=1).to(torch.int32)  # (M, 4)
+        octant = _lexicographic(torch.zeros_like(self.coords[:, 0]), self.xyz % 2, 2)
+        children = coords.new_full((len(unique) * 8,), len(self))
+        children[index * 8 + octant] = self._row_numbers
+        grid = Grid._derived(coords, side)
+        return Parents(grid, index.to(torch.int32), count.to(torch.int32), children.view(-1, 8))
+
+    @cached_property
+    def parent_taps(self) -> Tensor:
+        """Where the 27 neighbors' parents and taps stand in a (M + 1, 27) table, (N, 27) int32.
+
+        Entry t of a voxel is 27 * (parent of neighbor t) + t, with M as the parent of none.
+        """
+        parents = F.pad(self.parents.index, (0, 1), value=len(self.parents.grid))  # (N + 1,)
+        table = parents[self.neighbors] * len(TAPS)
+        return table + torch.arange(len(TAPS), dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def subdivided(self) -> "Grid":
+        """The grid of twice the resolution: 8 children a voxel, in the order of `OCTANTS`.
+
+        Children of one voxel are consecutive rows; their neighbor table follows from this grid's.
+        """
+        octants = self.coords.new_tensor([(0, *octant) for octant in OCTANTS])  # (8, 4)
+        double = self.coords * self.coords.new_tensor([1, 2, 2, 2])
+        coords = (double[:, None] + octants).view(-1, 4)  # (8 N, 4)
+        grid = _SubdividedGrid._derived(coords, self.resolution * 2)
+        grid._parent = self
+        return grid
+
+    @cached_property
+    def doubled(self) -> "Grid":
+        """This grid twice over, the copy as further batch items: one guided step in one pass."""
+        shift = self.coords.new_tensor([len(self.items), 0, 0, 0])
+        return Grid._derived(torch.cat([self.coords, self.coords + shift]), self.resolution)
+
+    def windows(self, size: int, shift: int) -> Groups:
+        """Return the attention windows: voxel p lies in window floor((p + shift) / size) per axis.
+
+        There is no wrap-around, and windows of different batch items are different windows.
+        """
+        if (size, shift) not in self._windows:
+            side = (self.resolution - 1 + shift) // size + 1
+            key = _lexicographic(self.coords[:, 0], (self.xyz + shift) // size, side)
+            self._windows[size, shift] = Groups(key)
+        return self._windows[size, shift]
+
+    @cached_property
+    def whole_items(self) -> Groups:
+        """The batch items as groups that attend inside themselves."""
+        return Groups(self.coords[:, 0].long())
+
+    def downsample(self, features: Tensor) -> Tensor:
+        """Sum the children of each parent and divide by their number plus one; (N, C) to (M, C).
+
+        The model counts the accumulator's initial zero as one more sample.
+        """
+        self.check_rows(features)
+        table, count = self.parents.children, self.parents.count
+        gathered = with_zero_row(features).index_select(0, table.flatten())
+        total = gathered.view(len(table), 8, -1).sum(dim=1, dtype=_sum_type(features))
+        return (total / (count[:, None] + 1)).to(features.dtype)
+
+    def upsample(self, features: Tensor) -> Tensor:
+        """Copy each parent's features to its voxels; (M, C) to (N, C)."""
+        self.parents.grid.check_rows(features)
+        return features.index_select(0, self.parents.index)
+
+    def subdivide(self, features: Tensor) -> Tensor:
+        """Copy each voxel's features to its 8 children in `subdivided`; (N, C) to (8 N, C)."""
+        self.check_rows(features)
+        return features.repeat_interleave(8, dim=0)
+
+    def check_rows(self, features: Tensor, channels: int | None = None) -> None:
+        """Raise `InputError` unless `features` has one row a voxel (and `channels` columns)."""
+        wanted = (len(self), features.shape[-1] if channels is None else channels)
+        if features.dim() != 2 or tuple(features.shape) != wanted:
+            width = "C" if channels is None else channels
+            raise InputError(
+                f"features of shape {tuple(features.shape)} do not fit a grid of {len(self)} "
+                f"voxels; give ({len(self)}, {width})"
+            )
+
+    @cached_property
+    def _row_numbers(self) -> Tensor:
+        return torch.arange(len(self), dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def _strides(self) -> tuple[int, int, int, int]:
+        side = self.resolution + 2  # one empty cell around the cube
+        return side**3, side**2, side, 1
+
+    @cached_property
+    def _cells(self) -> Tensor:
+        """Index of each voxel in `_volume`, (N,) int64."""
+        strides = torch.tensor(self._strides, device=self.device)
+        inner = self.coords.long() + torch.tensor([0, 1, 1, 1], device=self.device)
+        return (inner * strides).sum(dim=1)
+
+    @cached_property
+    def _volume(self) -> Tensor:
+        """Row of the voxel in each cell of the dense cube with a border, int32; N in empty ones."""
+        cells = len(self.items) * self._strides[0]
+        volume = torch.full((cells,), len(self), dtype=torch.int32, device=self.device)
+        volume[self._cells] = self._row_numbers
+        return volume
+
+    def _check_repeats(self) -> None:
+        kept = int((self._volume[self._cells] == self._row_numbers).sum())
+        if kept < len(self):
+            raise InputError(
+                f"coordinates name {len(self)} voxels, but only {kept} of the rows are different; "
+                "remove the repeated rows"
+            )
+
+
+class _SubdividedGrid(Grid):
+    """A grid whose neighbor table follows from the parents' table without any search."""
+
+    _parent: Grid
+
+    @cached_property
+    def neighbors(self) -> Tensor:
+        tap, octant = _child_taps(self.device)
+        table = self._parent.neighbors.index_select(1, tap)  # (N, 8 * 27) rows of parents
+        table.mul_(8).add_(octant).clamp_(max=len(self))  # N * 8 and more: no voxel there
+        return table.view(len(self), 27)
+
+
+def _child_taps(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return, for the 8 x 27 (octant, tap) pairs, the parent's tap and the octant inside it."""
+    taps, octants = [], []
+    for octant, tap in product(OCTANTS, TAPS):
+        fine = [o + t for o, t in zip(octant, tap, strict=True)]  # -1 to 2 within the parent
+        taps.append(TAPS.index(tuple(f // 2 for f in fine)))  # type: ignore[arg-type]
+        octants.append(OCTANTS.index(tuple(f % 2 for f in fine)))  # type: ignore[arg-type]
+    return (
+        torch.tensor(taps, device=device),
+        torch.tensor(octants, dtype=torch.int32, device=device),
+    )
+
+
+def _lexicographic(batch: Tensor, xyz: Tensor, side: int) -> Tensor:
+    """Number the cells of cubes of `side` cells in the order of (batch, x, y, z); (N,) int64."""
+    x, y, z = xyz.long().unbind(1)
+    return ((batch.long() * side + x) * side + y) * side + z
+
+
+def with_zero_row(features: Tensor) -> Tensor:
+    """Append one row of zeros, to which tables point where there is no voxel; (N + 1, C)."""
+    return torch.cat([features, features.new_zeros(1, features.shape[1])])
+
+
+def _sum_type(features: Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def _check_form(coords: Tensor, resolution: int) -> None:
+    if resolution < 1:
+        raise InputError(f"a grid cannot have resolution {resolution}; give 1 or more")
+    if coords.dim() != 2 or coords.shape[1] != 4:
+        raise InputError(
+            f"coordinates have shape {tuple(coords.shape)}; give (N, 4): batch, x, y, z"
+        )
+    if coords.is_floating_point() or coords.is_complex() or coords.dtype == torch.bool:
+        raise InputError(f"coordinates are {coords.dtype}; give an integer type such as int32")
+    if coords.shape[0] == 0:
+        raise InputError("coordinates name 0 voxels; give at least 1")
+
+
+def _check_values(coords: Tensor, resolution: int) -> None:
+    low, high = torch.stack([coords.amin(0), coords.amax(0)]).tolist()
+    if min(low[1:]) < 0 or max(high[1:]) >= resolution:
+        outside = ((coords[:, 1:] < 0) | (coords[:, 1:] >= resolution)).any(1).sum()
+        raise InputError(
+            f"{int(outside)} of {len(coords)} voxels lie outside 0 to {resolution - 1}: "
+            f"coordinates run from {min(low[1:])} to {max(high[1:])}"
+        )
+    runs, counts = torch.unique_consecutive(coords[:, 0], return_counts=True)
+    present = torch.unique(runs)
+    if low[0] != 0 or high[0] != len(present) - 1:
+        raise InputError(
+            f"{len(present)} batch numbers run from {low[0]} to {high[0]}; "
+            f"give 0 to {len(present) - 1} without gaps"
+        )
+    if len(counts) != len(present):
+        raise InputError(
+            f"rows of {len(present)} batch items stand in {len(counts)} runs; "
+            "put the rows of each item together"
+        )

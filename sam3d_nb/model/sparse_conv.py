@@ -1,0 +1,237 @@
+"""Convolutions and group norm over sparse voxels, as gathered matrix products.
+
+Features are (N, C) in the row order of a `Grid`. Weights have the published layout
+(out, kx, ky, kz, in), where kx runs along the first spatial coordinate.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sam3d_nb.model.grid import OCTANTS, TAPS, Grid, with_zero_row
+
+CHUNK_BYTES = {"cuda": 256 << 20, "mps": 64 << 20, "cpu": 16 << 20}
+"""Most memory that the gathered inputs of one matrix product take, by device."""
+
+GROUP_NORM_EPS = 1e-5
+
+
+def submanifold_conv(
+    features: Tensor,  # (N, in)
+    grid: Grid,
+    weight: Tensor,  # (out, 3, 3, 3, in)
+    bias: Tensor | None = None,  # (out,)
+) -> Tensor:
+    """Convolve with a 3x3x3 kernel at the voxels of `grid` only; return (N, out).
+
+    out[p] = bias + sum over taps t of weight[:, t + 1] @ features[p + t], t in {-1, 0, 1}^3;
+    neighbors that do not exist count as zero.
+    """
+    grid.check_rows(features, weight.shape[-1])
+    return _gathered_linear(with_zero_row(features), grid.neighbors, weight.flatten(1), bias)
+
+
+def upsampled_conv(
+    features: Tensor,  # (M, in), of the parents
+    grid: Grid,  # of the N voxels
+    weight: Tensor,  # (out, 3, 3, 3, in)
+    bias: Tensor | None = None,  # (out,)
+) -> Tensor:
+    """Return `submanifold_conv(grid.upsample(features), grid, weight, bias)`, (N, out).
+
+    Voxels share their parent's features, so each parent meets each tap's matrix once, and every
+    voxel then sums 27 of these products.
+    """
+    grid.parents.grid.check_rows(features, weight.shape[-1])
+    out = weight.shape[0]
+    by_tap = weight.flatten(1, 3).transpose(0, 1).flatten(0, 1)  # (27 * out, in)
+    products = F.linear(with_zero_row(features), by_tap).view(-1, out)  # ((M + 1) * 27, out)
+    total = _gathered_sum(products, grid.parent_taps)
+    return total if bias is None else total + bias
+
+
+def subdivided_conv(
+    features: Tensor,  # (N, in), of the voxels of `grid`
+    grid: Grid,
+    weight: Tensor,  # (out, 3, 3, 3, in)
+    bias: Tensor | None = None,  # (out,)
+) -> Tensor:
+    """Return `submanifold_conv(grid.subdivide(features), grid.subdivided, ...)`, (8 N, out).
+
+    All 8 children have their parent's features and all of them exist, so the 27 taps of a child
+    fall on 8 parents; the taps that share a parent are added before the product.
+    """
+    grid.check_rows(features, weight.shape[-1])
+    source, merged = with_zero_row(features), merged_taps(weight)
+    children = [
+        _gathered_linear(source, grid.neighbors[:, taps], merged[octant], bias)
+        for octant, taps in enumerate(_octant_taps(grid.device))
+    ]  # 8 x (N, out)
+    return torch.stack(children, dim=1).flatten(0, 1)
+
+
+def merged_taps(weight: Tensor) -> Tensor:
+    """Add the taps of each child that fall on the same parent; (out, 3, 3, 3, in) to
+    (8 octants, out, 8 * in), summed in float32 or better.
+
+    Along an axis, a lower child meets parents at -1 (tap 0) and 0 (taps 1 and 2), an upper child
+    at 0 (taps 0 and 1) and +1 (tap 2).
+    """
+    split = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device=weight.device)
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    split = split.to(exact.dtype)  # (parity, parent, tap)
+    merged = torch.einsum("oabci,pxa,qyb,rzc->pqroxyzi", exact, split, split, split)
+    return merged.flatten(0, 2).flatten(2).to(weight.dtype)
+
+
+def pointwise_conv(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a 1x1x1 kernel (out, 1, 1, 1, in) to (N, in) by the rule of the released model.
+
+    Its convolution library reads the flat memory of the weight as an (in, out) matrix, without a
+    transpose (issue 450 of spconv); the published weights go with that.
+    """
+    matrix = weight.reshape(weight.shape[-1], weight.shape[0])  # (in, out)
+    return F.linear(features, matrix.t(), bias)
+
+
+class Kernel(nn.Module):
+    """The weight and bias of a convolution under their published names."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, size, size, size, in_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        bound = 1 / math.sqrt(in_channels * size**3)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+
+def set_torso_dtype(modules: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Turn the weights and biases of all linear layers and sparse convolutions to `dtype`."""
+    for root in modules:
+        for module in root.modules():
+            if isinstance(module, nn.Linear | Kernel):
+                module.to(dtype)
+
+
+class SparseConv(nn.Module):
+    """A 3x3x3 submanifold convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = Kernel(in_channels, out_channels, 3)
+
+    def forward(self, features: Tensor, grid: Grid) -> Tensor:
+        """Map (N, in) to (N, out) on the voxels of `grid`."""
+        return submanifold_conv(features, grid, self.conv.weight, self.conv.bias)
+
+    def upsampled(self, features: Tensor, grid: Grid) -> Tensor:
+        """Map parents' features (M, in) to (N, out): up-sample to `grid`, then convolve."""
+        return upsampled_conv(features, grid, self.conv.weight, self.conv.bias)
+
+    def subdivided(self, features: Tensor, grid: Grid) -> Tensor:
+        """Map (N, in) on `grid` to (8 N, out): subdivide, then convolve."""
+        return subdivided_conv(features, grid, self.conv.weight, self.conv.bias)
+
+
+class PointwiseConv(nn.Module):
+    """A 1x1x1 convolution as the released model computes it."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = Kernel(in_channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, in) to (N, out)."""
+        return pointwise_conv(features, self.conv.weight, self.conv.bias)
+
+
+class VoxelGroupNorm(nn.GroupNorm):
+    """Group norm whose statistics run over all voxels of a batch item."""
+
+    def __init__(self, channels: int, groups: int = 32) -> None:
+        super().__init__(groups, channels, eps=GROUP_NORM_EPS)
+
+    def forward(self, features: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
+        """Map (N, C) to (N, C) in the dtype of `features`; statistics are float32 or better."""
+        grid.check_rows(features, self.num_channels)
+        normed = [self._normed(features[rows]) for rows in grid.items]
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
+
+    def _normed(self, features: Tensor) -> Tensor:
+        mean, inverse = _group_statistics(features, self.num_groups, self.eps)
+        gain = inverse * self.weight  # (C,)
+        shift = self.bias - mean * gain
+        if torch.is_grad_enabled():
+            return torch.addcmul(shift, features, gain).to(features.dtype)
+        return torch.addcmul(shift, features, gain, out=torch.empty_like(features))
+
+
+def _group_statistics(features: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the mean and 1 / standard deviation of each channel's group, (C,) each."""
+    count, channels = features.shape
+    width = channels // groups
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    mean = features.sum(0, dtype=dtype).view(groups, width).mean(1) / count  # (groups,)
+    mean = mean.repeat_interleave(width)  # (C,)
+    rows = max(1, CHUNK_BYTES[features.device.type] // (channels * 4))
+    square = torch.stack([(x.to(dtype) - mean).square().sum(0) for x in features.split(rows)])
+    variance = square.sum(0).view(groups, width).mean(1) / count
+    return mean, (variance + eps).rsqrt().repeat_interleave(width)
+
+
+def _gathered_linear(
+    source: Tensor,  # (N + 1, in); the last row is zero
+    table: Tensor,  # (R, K): rows of `source`
+    weight: Tensor,  # (out, K * in)
+    bias: Tensor | None,
+) -> Tensor:
+    """Put the K rows of each table entry side by side and map them to (R, out)."""
+
+    def part(rows: slice) -> Tensor:
+        gathered = source.index_select(0, table[rows].flatten())
+        return F.linear(gathered.view(-1, weight.shape[1]), weight, bias)
+
+    return _in_chunks(part, len(table), weight.shape[1] * source.element_size(), source)
+
+
+def _gathered_sum(source: Tensor, table: Tensor) -> Tensor:
+    """Sum the rows of `source` (S, C) that each row of `table` (R, K) names; (R, C)."""
+    if source.device.type == "cuda":  # one kernel, sums in float32
+        return F.embedding_bag(table, source, mode="sum")
+
+    def part(rows: slice) -> Tensor:
+        gathered = source.index_select(0, table[rows].flatten())
+        return gathered.view(-1, table.shape[1], source.shape[1]).sum(1)
+
+    row_bytes = table.shape[1] * source.shape[1] * source.element_size()
+    return _in_chunks(part, len(table), row_bytes, source)
+
+
+def _in_chunks(part: Callable[[slice], Tensor], rows: int, row_bytes: int, like: Tensor) -> Tensor:
+    """Concatenate `part` over slices of `rows` rows whose gathered inputs stay small."""
+    step = max(1, CHUNK_BYTES[like.device.type] // row_bytes)
+    if rows <= step:
+        return part(slice(0, rows))
+    starts = range(0, rows, step)
+    if torch.is_grad_enabled():
+        return torch.cat([part(slice(start, start + step)) for start in starts])
+    first = part(slice(0, step))
+    out = first.new_empty(rows, first.shape[1])  # no second copy of the output at the end
+    out[:step] = first
+    for start in starts[1:]:
+        out[start : start + step] = part(slice(start, start + step))
+    return out
+
+
+def _octant_taps(device: torch.device) -> list[Tensor]:
+    """Return, for each child octant, the columns of the neighbor table that it meets, 8 x (8,)."""
+    columns = []
+    for octant in OCTANTS:
+        reach = [(-1, 0) if low == 0 else (0, 1) for low in octant]
+        columns.append(torch.tensor([TAPS.index(tap) for tap in product(*reach)], device=device))
+    return columns
