@@ -273,6 +273,15 @@ class SplatDecoderConfig:
     gaussians: GaussianConfig = GaussianConfig()
 
 
+@dataclass(frozen=True)
+class MeshDecoderConfig:
+    """The mesh decoder: the trunk, then two subdivisions that each double the resolution."""
+
+    trunk: TrunkConfig = TrunkConfig()
+    divisors: tuple[int, ...] = (4, 8)  # width of each subdivision, as a part of the trunk's
+    groups: int = 32  # of the group norms
+
+
 SPLAT_DECODER_32 = SplatDecoderConfig()
 SPLAT_DECODER_4 = SplatDecoderConfig(gaussians=GaussianConfig(per_voxel=4))
 
@@ -281,3 +290,4 @@ SMALL_LATENT_FLOW = LatentFlowConfig(
 )
 SMALL_TRUNK = TrunkConfig(width=96, depth=2, heads=4, resolution=16)
 SMALL_SPLAT_DECODER = SplatDecoderConfig(SMALL_TRUNK, GaussianConfig(per_voxel=8))
+SMALL_MESH_DECODER = MeshDecoderConfig(SMALL_TRUNK, groups=4)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.layers import position_embedding
 from sam3d_nb.model.windows import Groups
 
 TAPS = tuple(product((-1, 0, 1), repeat=3))
@@ -55,6 +56,7 @@ class Grid:
         self.coords = coords  # (N, 4) int32
         self.resolution = resolution
         self._windows: dict[tuple[int, int], Groups] = {}
+        self._positions: dict[int, Tensor] = {}
 
     @classmethod
     def _derived(cls, coords: Tensor, resolution: int) -> Self:
@@ -84,6 +86,13 @@ class Grid:
         if self.coords.device == torch.device(device):
             return self
         return Grid._derived(self.coords.to(device), self.resolution)
+
+    def forget_tables(self) -> None:
+        """Free every table that was made; it is made again when somebody asks for it."""
+        self._windows.clear()
+        for name in list(vars(self)):
+            if isinstance(getattr(type(self), name, None), cached_property):
+                delattr(self, name)
 
     @cached_property
     def items(self) -> list[slice]:
@@ -163,6 +172,30 @@ class Grid:
     def whole_items(self) -> Groups:
         """The batch items as groups that attend inside themselves."""
         return Groups(self.coords[:, 0].long())
+
+    def pad_items(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Put the batch items side by side; (N, C) to (B, longest item, C), zeros at the end.
+
+        Also returns which keys are voxels, (B, 1, 1, longest item) bool; None where all are.
+        """
+        self.check_rows(features)
+        if len(self.items) == 1:
+            return features[None], None
+        bucket = self.whole_items.whole
+        rows = with_zero_row(features).index_select(0, bucket.rows.flatten())
+        return rows.view(*bucket.rows.shape, -1), bucket.mask
+
+    def unpad_items(self, padded: Tensor) -> Tensor:
+        """Undo `pad_items`; (B, longest item, C) to (N, C)."""
+        if len(self.items) == 1:
+            return padded[0]
+        return padded.flatten(0, 1).index_select(0, self.whole_items.whole_slot)
+
+    def positions(self, channels: int) -> Tensor:
+        """Return the sinusoidal embedding of the coordinates, (N, channels), float32."""
+        if channels not in self._positions:
+            self._positions[channels] = position_embedding(self.xyz, channels)
+        return self._positions[channels]
 
     def downsample(self, features: Tensor) -> Tensor:
         """Sum the children of each parent and divide by their number plus one; (N, C) to (M, C).
