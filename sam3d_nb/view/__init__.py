@@ -1,0 +1,1 @@
+"""Looking at things: headless pictures, notebook viewers, masks and contact sheets."""
