@@ -52,23 +52,32 @@ class Groups:
     @cached_property
     def buckets(self) -> list[Bucket]:
         """All groups, sorted into buckets of similar size."""
-        return [bucket for bucket, _ in self._bucketed]
-
-    @cached_property
-    def slot(self) -> Tensor:
-        """Place of each voxel in the concatenation of all buckets' padded rows, (N,) int64."""
-        rows = torch.cat([bucket.rows.flatten() for bucket in self.buckets])
-        slot = torch.empty(len(self.order) + 1, dtype=torch.int64, device=rows.device)
-        slot[rows] = torch.arange(len(rows), device=rows.device)
-        return slot[:-1]  # the last entry took the padding
-
-    @cached_property
-    def _bucketed(self) -> list[tuple[Bucket, list[int]]]:
         members: dict[int, list[int]] = {}
         for group, size in enumerate(self.sizes):
             length = next((n for n in LENGTHS if n >= size), size)
             members.setdefault(min(length, self.longest), []).append(group)
-        return [(self._padded(groups, n), groups) for n, groups in sorted(members.items())]
+        return [self._padded(groups, length) for length, groups in sorted(members.items())]
+
+    @cached_property
+    def slot(self) -> Tensor:
+        """Place of each voxel in the concatenation of all buckets' padded rows, (N,) int64."""
+        return self._slots(self.buckets)
+
+    @cached_property
+    def whole(self) -> Bucket:
+        """All groups in one bucket, in the order of their keys."""
+        return self._padded(list(range(len(self))), self.longest)
+
+    @cached_property
+    def whole_slot(self) -> Tensor:
+        """Place of each voxel in the padded rows of `whole`, (N,) int64."""
+        return self._slots([self.whole])
+
+    def _slots(self, buckets: list[Bucket]) -> Tensor:
+        rows = torch.cat([bucket.rows.flatten() for bucket in buckets])
+        slot = torch.empty(len(self.order) + 1, dtype=torch.int64, device=rows.device)
+        slot[rows] = torch.arange(len(rows), device=rows.device)
+        return slot[:-1]  # the last entry took the padding
 
     def _padded(self, groups: list[int], length: int) -> Bucket:
         device = self.order.device

@@ -1,0 +1,149 @@
+"""The blocks of the structured-latent flow: residual blocks over sparse voxels, transformer blocks.
+
+All of them run in the dtype of their weights. Norms keep their statistics in float32 and round
+gain and shift to that dtype, as the released half-precision model does for modulations.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sam3d_nb.model.config import LatentFlowConfig
+from sam3d_nb.model.grid import Grid
+from sam3d_nb.model.layers import (
+    BLOCK_EPS,
+    CrossAttention,
+    FeedForward,
+    KeysValues,
+    Modulation,
+    SelfAttention,
+    adaptive_norm,
+    linear_dtype,
+)
+from sam3d_nb.model.sparse_conv import SparseConv
+
+
+class LayerCondition(NamedTuple):
+    """What one block needs of the condition tokens."""
+
+    tokens: KeysValues  # (B, L, H, d) each
+    zeros: Tensor  # (C,): cross-attention to tokens that are all zero
+
+
+def norm(x: Tensor, eps: float, gain: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Return the layer norm of (..., C) in its own dtype by one kernel; statistics are float32."""
+    gain = None if gain is None else gain.to(x.dtype)
+    shift = None if shift is None else shift.to(x.dtype)
+    return F.layer_norm(x, x.shape[-1:], gain, shift, eps)
+
+
+class ResidualBlock(nn.Module):
+    """Two sparse convolutions with a skip connection, after an optional change of resolution."""
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        embedding: int,
+        resample: Literal["down", "up"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.resample = resample
+        self.norm1 = nn.LayerNorm(in_width, eps=BLOCK_EPS)
+        self.conv1 = SparseConv(in_width, out_width)
+        self.conv2 = SparseConv(out_width, out_width)
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out_width))
+        self.skip_connection = (
+            nn.Identity() if in_width == out_width else nn.Linear(in_width, out_width)
+        )
+
+    def modulation(self, embedding: Tensor) -> Tensor:
+        """Return gain (1 + scale) and shift for time embeddings (S, E); (S, 2, width), float32."""
+        table = self.emb_layers(embedding.to(linear_dtype(self))).float().unflatten(-1, (2, -1))
+        return table + table.new_tensor([1, 0])[:, None]
+
+    def forward(self, x: Tensor, modulation: Tensor, grid: Grid) -> Tensor:
+        """Map features to those of the next resolution.
+
+        `grid` is the finer of the two grids. The rows of `x` (.., in) are its voxels, or their
+        parents for "up"; the rows of the result are its voxels, or their parents for "down".
+        """
+        if self.resample == "down":
+            x, grid = grid.downsample(x), grid.parents.grid
+        h = F.silu(norm(x, BLOCK_EPS, self.norm1.weight, self.norm1.bias))
+        skip = self.skip_connection(x)
+        if self.resample == "up":  # a linear layer of copies is a copy of the linear layer
+            h, skip = self.conv1.upsampled(h, grid), grid.upsample(skip)
+        else:
+            h = self.conv1(h, grid)
+        h = F.silu(_modulated_rows(h, modulation, grid))
+        return self.conv2(h, grid) + skip
+
+
+def _modulated_rows(h: Tensor, modulation: Tensor, grid: Grid) -> Tensor:
+    """Normalize and modulate (N, C) by (1 or B, 2, C): one time for all, or one a batch item."""
+    if modulation.shape[0] == 1:
+        return norm(h, BLOCK_EPS, modulation[0, 0], modulation[0, 1])
+    gain, shift = modulation.to(h.dtype)[grid.coords[:, 0]].unbind(1)  # (N, C) each
+    return torch.addcmul(shift, norm(h, BLOCK_EPS), gain)
+
+
+class LatentBlock(nn.Module):
+    """Self-attention over all voxels, cross-attention to the condition, feed-forward."""
+
+    def __init__(self, config: LatentFlowConfig) -> None:
+        super().__init__()
+        width, heads = config.width, config.heads
+        self.norm2 = nn.LayerNorm(width, eps=BLOCK_EPS)
+        self.self_attn = SelfAttention(width, heads, head_norms=True)
+        self.cross_attn = CrossAttention(width, config.condition_width, heads)
+        self.mlp = FeedForward(width, config.mlp_ratio)
+        self.adaLN_modulation = adaptive_norm(width)
+
+    def prepare(self, tokens: Tensor) -> LayerCondition:
+        """Project condition tokens (B, L, condition width)."""
+        cross = self.cross_attn
+        return LayerCondition(cross.keys_values(tokens), cross.unconditional())
+
+    def forward(
+        self,
+        h: Tensor,  # (B, M, C), or (2 B, M, C) after the passes of guidance have parted
+        modulation: Tensor,  # (1 or B, 6, C)
+        condition: LayerCondition,
+        mask: Tensor | None,  # (B, 1, 1, M) bool: which keys are voxels; None: all
+        *,
+        guided: bool = False,
+    ) -> Tensor:
+        """Return (B, M, C), or with `guided` (2 B, M, C), the conditional pass first."""
+        m = Modulation.of(modulation.to(h.dtype))
+        x = _modulated(h, m.attention_gain, m.attention_shift)
+        h = torch.addcmul(h, m.attention_gate, self._attend(x, mask))
+        h = self._add_condition(h, condition, guided=guided)
+        x = self.mlp(_modulated(h, m.mlp_gain, m.mlp_shift))
+        return torch.addcmul(h, m.mlp_gate, x)
+
+    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in self.self_attn.project(x))  # (B, H, M, d)
+        if mask is not None and len(mask) < len(x):  # both passes of guidance
+            mask = torch.cat([mask, mask])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.self_attn.to_out(out.transpose(1, 2).flatten(2))
+
+    def _add_condition(self, h: Tensor, condition: LayerCondition, *, guided: bool) -> Tensor:
+        batch = condition.tokens.keys.shape[0]
+        x = norm(h[:batch], BLOCK_EPS, self.norm2.weight, self.norm2.bias)
+        update = self.cross_attn(x, condition.tokens)  # (B, M, C)
+        if not guided:
+            return h + update
+        if h.shape[0] == batch:  # up to here both passes are the same
+            return torch.cat([h + update, h + condition.zeros])
+        return torch.cat([h[:batch] + update, h[batch:] + condition.zeros])
+
+
+def _modulated(h: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Normalize (B, M, C), times gain plus shift, (1 or B, 1, C) each."""
+    if gain.shape[0] == 1:  # one time for the whole batch: the norm's own affine does it
+        return norm(h, BLOCK_EPS, gain[0, 0], shift[0, 0])
+    return torch.addcmul(shift, norm(h, BLOCK_EPS), gain)
