@@ -1,0 +1,276 @@
+"""Builds a `stage.Scene` in Blender and renders it: the photo and the exact geometry behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+import OpenEXR
+import shaders
+from furniture import Library, Material
+from mathutils import Vector
+from placing import Placed
+from stage import Camera, Lamp, Look, Room, Scene, Studio, Sun, Window
+
+SENSOR = 36.0  # millimetres
+
+
+def default_look(material: Material) -> str:
+    """Return the kind of surface that fits a material's MTL entry."""
+    return "matte" if material.specular < 0.08 else "satin"
+
+
+def look_of(placed: Placed, material: Material) -> Look:
+    """Return how `material` of an item is shaded; its color is always filled in."""
+    looks = placed.item.looks
+    look = looks.get(material.name) or looks.get("*") or Look(default_look(material))
+    return Look(look.kind, look.color or material.color)
+
+
+class Builder:
+    """One scene in a fresh Blender file."""
+
+    def __init__(self, scene: Scene, placed: list[Placed], library: Library) -> None:
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        if bpy.app.online_access:
+            raise RuntimeError("Blender's online access must be off")
+        self.scene, self.library = scene, library
+        self.images: dict[str, Any] = {}
+        for number, entry in enumerate(placed, start=1):
+            self._item(entry, number)
+        if isinstance(scene.setting, Room):
+            self._room(scene.setting)
+        else:
+            self._studio(scene.setting)
+        for lamp in scene.lamps:
+            self._lamp(lamp)
+        if scene.sun:
+            self._sun(scene.sun)
+        self._sky()
+        self.camera = self._camera(scene.camera)
+
+    def _object(self, name: str, vertices: Any, faces: Any, material: Any) -> Any:
+        mesh = bpy.data.meshes.new(name)
+        mesh.from_pydata(np.asarray(vertices).tolist(), [], np.asarray(faces).tolist())
+        mesh.materials.append(material)
+        thing = bpy.data.objects.new(name, mesh)
+        bpy.context.scene.collection.objects.link(thing)
+        return thing
+
+    def _item(self, placed: Placed, number: int) -> None:
+        model = placed.model
+        mesh = bpy.data.meshes.new(placed.item.name)
+        mesh.from_pydata(model.vertices.tolist(), [], model.faces.tolist())
+        for material in model.materials:
+            look = look_of(placed, material)
+            texture = None if placed_color(placed, material) else material.texture
+            image = self._image(texture) if texture else None
+            mesh.materials.append(shaders.make(material.name, look.kind, look.color, image))
+        mesh.polygons.foreach_set("material_index", model.face_material.astype(np.int32))
+        mesh.polygons.foreach_set("use_smooth", np.ones(len(model.faces), bool))
+        layer = mesh.uv_layers.new(name="UVMap")
+        layer.data.foreach_set("uv", model.uv[model.faces].reshape(-1).astype(np.float32))
+        mesh.normals_split_custom_set_from_vertices(model.normals.tolist())
+        thing = bpy.data.objects.new(placed.item.name, mesh)
+        thing.pass_index = number
+        thing.matrix_world = placed.matrix.T.tolist()
+        bpy.context.scene.collection.objects.link(thing)
+
+    def _image(self, path: str) -> Any:
+        if path not in self.images:
+            pixels = np.asarray(self.library.image(path), dtype=np.float32)[::-1] / 255
+            height, width = pixels.shape[:2]
+            image = bpy.data.images.new(path, width, height)
+            rgba = np.concatenate([pixels, np.ones((height, width, 1), np.float32)], axis=2)
+            image.pixels.foreach_set(np.ascontiguousarray(rgba).reshape(-1))
+            image.pack()
+            self.images[path] = image
+        return self.images[path]
+
+    def _box(self, name: str, low: Any, high: Any, material: Any) -> Any:
+        corners = [[(low, high)[i >> axis & 1][axis] for axis in range(3)] for i in range(8)]
+        faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+        return self._object(name, corners, faces, material)
+
+    def _studio(self, studio: Studio) -> None:
+        """A floor from far in front that turns up into a wall on a quarter circle."""
+        radius, wide = 0.8 * studio.depth, 12 * studio.depth
+        angles = np.linspace(0, np.pi / 2, 33)
+        bend = [
+            (studio.depth + radius * np.sin(a), radius * (1 - np.cos(a))) for a in angles
+        ]  # (y, z)
+        profile = np.array([(-8 * studio.depth, 0.0), *bend, (bend[-1][0], 8 * studio.depth)])
+        left = np.column_stack([np.full(len(profile), -wide), profile])
+        vertices = np.concatenate([left, left * [-1, 1, 1]])
+        n = len(profile)
+        faces = [(i, i + 1, n + i + 1, n + i) for i in range(n - 1)]
+        sheet = self._object("backdrop", vertices, faces, shaders.plaster("paper", studio.color))
+        sheet.data.polygons.foreach_set("use_smooth", np.ones(n - 1, bool))
+
+    def _room(self, room: Room) -> None:
+        (x0, y0), (x1, y1), top, thick = room.low, room.high, room.height, 0.2
+        floor = {
+            "planks": lambda: shaders.planks("floor", (0.42, 0.25, 0.13), (0.22, 0.115, 0.05)),
+            "pale": lambda: shaders.planks("floor", (0.56, 0.42, 0.28), (0.4, 0.28, 0.17)),
+            "carpet": lambda: shaders.carpet("floor", (0.36, 0.32, 0.27)),
+            "tiles": lambda: shaders.tiles("floor", (0.5, 0.46, 0.41)),
+        }[room.floor]()
+        wall = shaders.plaster("wall", room.wall)
+        white = shaders.make("white", "satin", (0.78, 0.77, 0.74))
+        self._box("floor", (x0 - thick, y0 - thick, -0.1), (x1 + thick, y1 + thick, 0), floor)
+        ceiling = shaders.plaster("ceiling", (0.8, 0.8, 0.79))
+        above = (x1 + thick, y1 + thick, top + thick)
+        self._box("ceiling", (x0 - thick, y0 - thick, top), above, ceiling)
+        self._box("front", (x0, y0 - thick, 0), (x1, y0, top), wall)
+        for side in ("left", "right", "back"):
+            holes = [w for w in room.windows if w.wall == side]
+            self._wall(room, side, holes, wall, white)
+        if room.rug:
+            x, y, width, depth = room.rug
+            rug = shaders.carpet("rug", room.rug_color)
+            low, high = (x - width / 2, y - depth / 2, 0), (x + width / 2, y + depth / 2, 0.012)
+            self._box("rug", low, high, rug)
+
+    def _wall(self, room: Room, side: str, holes: list[Window], wall: Any, white: Any) -> None:
+        """One wall as boxes around its windows, with skirting boards and window frames."""
+        thick = 0.2
+        start, stop = (room.low[1], room.high[1]) if side != "back" else (room.low[0], room.high[0])
+
+        def box(name: str, along: Any, up: Any, out: Any, material: Any) -> None:
+            # along: range on the wall; up: range of z; out: range outwards from the inner face
+            if side == "back":
+                low = (along[0], room.high[1] + out[0], up[0])
+                high = (along[1], room.high[1] + out[1], up[1])
+            else:
+                edge = room.low[0] if side == "left" else room.high[0]
+                ends = sorted(edge + (-o if side == "left" else o) for o in out)
+                low, high = (ends[0], along[0], up[0]), (ends[1], along[1], up[1])
+            self._box(name, low, high, material)
+
+        at = start - (thick if side == "back" else 0)
+        for hole in sorted(holes, key=lambda w: w.low[0]):
+            (a, low), (b, high) = hole.low, hole.high
+            box("wall", (at, a), (0, room.height), (0, thick), wall)
+            box("below", (a, b), (0, low), (0, thick), wall)
+            box("above", (a, b), (high, room.height), (0, thick), wall)
+            box("sill", (a - 0.04, b + 0.04), (low - 0.03, low), (-0.05, thick), white)
+            for along in np.linspace(a, b, hole.bars[0] + 1):
+                box("bar", (along - 0.025, along + 0.025), (low, high), (0.08, 0.13), white)
+            for up in np.linspace(low, high, hole.bars[1] + 1):
+                box("bar", (a, b), (up - 0.025, up + 0.025), (0.082, 0.128), white)
+            at = b
+        box(
+            "wall",
+            (at, stop + (thick if side == "back" else 0)),
+            (0, room.height),
+            (0, thick),
+            wall,
+        )
+        box("skirting", (start, stop), (0, 0.09), (-0.015, 0), white)
+
+    def _lamp(self, lamp: Lamp) -> None:
+        data = bpy.data.lights.new("lamp", "AREA")
+        data.shape, data.energy, data.color = "RECTANGLE", lamp.watts, lamp.color
+        data.size, data.size_y = lamp.size
+        thing = bpy.data.objects.new("lamp", data)
+        thing.location = lamp.at
+        aim = Vector(lamp.target) - Vector(lamp.at)
+        thing.rotation_euler = aim.to_track_quat("-Z", "Y").to_euler()
+        thing.visible_camera = False
+        bpy.context.scene.collection.objects.link(thing)
+
+    def _sun(self, sun: Sun) -> None:
+        data = bpy.data.lights.new("sun", "SUN")
+        data.energy, data.angle, data.color = sun.strength, np.radians(sun.angle), sun.color
+        thing = bpy.data.objects.new("sun", data)
+        thing.rotation_euler = Vector(sun.direction).to_track_quat("-Z", "Y").to_euler()
+        bpy.context.scene.collection.objects.link(thing)
+
+    def _sky(self) -> None:
+        world = bpy.data.worlds.new("sky")
+        world.use_nodes = True
+        background = world.node_tree.nodes["Background"]
+        background.inputs["Color"].default_value = (*self.scene.sky, 1.0)
+        background.inputs["Strength"].default_value = self.scene.sky_strength
+        bpy.context.scene.world = world
+
+    def _camera(self, camera: Camera) -> Any:
+        data = bpy.data.cameras.new("camera")
+        data.sensor_fit, data.sensor_width, data.lens = "HORIZONTAL", SENSOR, camera.lens
+        data.clip_start, data.clip_end = 0.01, 200.0
+        thing = bpy.data.objects.new("camera", data)
+        thing.location = camera.eye
+        aim = Vector(camera.target) - Vector(camera.eye)
+        thing.rotation_euler = aim.to_track_quat("-Z", "Y").to_euler()
+        bpy.context.scene.collection.objects.link(thing)
+        bpy.context.scene.camera = thing
+        bpy.context.view_layer.update()
+        return thing
+
+    def camera_from_world(self) -> np.ndarray:
+        """Return the matrix (4, 4) from the world to the OpenCV camera frame."""
+        return np.diag([1.0, -1, -1, 1]) @ np.linalg.inv(np.array(self.camera.matrix_world))
+
+    def intrinsics(self, width: int, height: int) -> np.ndarray:
+        """Return K (3, 3) in pixels; pixel (u, v) has its center at (u + 0.5, v + 0.5)."""
+        focal = width * self.scene.camera.lens / SENSOR
+        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+
+    def photo(self, path: Path, width: int, height: int, samples: int) -> None:
+        """Render the picture, denoised, through the AgX view transform, as 8-bit sRGB PNG."""
+        settings = self._settings(width, height, samples)
+        settings.cycles.use_denoising = True
+        settings.cycles.denoiser = "OPENIMAGEDENOISE"
+        settings.cycles.denoising_prefilter = "ACCURATE"
+        settings.cycles.pixel_filter_type = "BLACKMAN_HARRIS"
+        settings.cycles.filter_width = 1.5
+        settings.view_settings.view_transform = "AgX"
+        settings.view_settings.look = "AgX - Medium High Contrast"
+        settings.view_settings.exposure = self.scene.exposure
+        image = settings.render.image_settings
+        image.file_format, image.color_mode, image.color_depth = "PNG", "RGB", "8"
+        settings.render.filepath = str(path)
+        bpy.ops.render.render(write_still=True)
+
+    def geometry(self, path: Path, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what every pixel's center sees: item number (H, W) int, 0 for the setting, and
+        the world position (H, W, 3), NaN where there is only sky. One ray a pixel."""
+        settings = self._settings(width, height, 1)
+        settings.cycles.use_denoising = False
+        settings.cycles.pixel_filter_type = "BOX"
+        settings.cycles.filter_width = 0.01
+        layer = bpy.context.view_layer
+        layer.use_pass_z = layer.use_pass_position = layer.use_pass_object_index = True
+        image = settings.render.image_settings
+        image.file_format, image.color_depth = "OPEN_EXR_MULTILAYER", "32"
+        settings.render.filepath = str(path)
+        bpy.ops.render.render(write_still=True)
+        layer.use_pass_z = layer.use_pass_position = layer.use_pass_object_index = False
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = file.parts[0].channels
+            read = {name.split(".", 1)[1]: c.pixels for name, c in channels.items() if "." in name}
+        position = np.stack([read[f"Position.{a}"] for a in "XYZ"], axis=-1).astype(np.float64)
+        position[read["Depth.Z"] > 1e6] = np.nan
+        return np.rint(read["IndexOB.X"]).astype(int), position
+
+    def _settings(self, width: int, height: int, samples: int) -> Any:
+        settings = bpy.context.scene
+        settings.render.engine = "CYCLES"
+        settings.render.resolution_x, settings.render.resolution_y = width, height
+        settings.render.resolution_percentage = 100
+        settings.render.threads_mode, settings.render.threads = "FIXED", 2
+        cycles = settings.cycles
+        cycles.device, cycles.samples, cycles.seed = "CPU", samples, 0
+        cycles.use_adaptive_sampling = False
+        cycles.max_bounces, cycles.diffuse_bounces = 8, 6
+        cycles.sample_clamp_indirect = 8.0
+        cycles.caustics_reflective = cycles.caustics_refractive = False
+        return settings
+
+
+def placed_color(placed: Placed, material: Material) -> bool:
+    """Return whether an item's look replaces the color, and with it the texture, of a material."""
+    look = placed.item.looks.get(material.name) or placed.item.looks.get("*")
+    return look is not None and look.color is not None
