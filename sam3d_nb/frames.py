@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 from sam3d_nb.errors import InputError
 
@@ -80,6 +81,15 @@ def rotation_matrix(quaternion: ArrayLike) -> Array:
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
+
+
+def quaternion_from_matrix(matrix: ArrayLike) -> tuple[float, float, float, float]:
+    """Return the unit quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3)."""
+    r = np.asarray(matrix, dtype=np.float64)
+    if r.shape != (3, 3) or not np.allclose(r @ r.T, np.eye(3), atol=1e-4) or np.linalg.det(r) < 0:
+        raise InputError(f"a rotation matrix is orthonormal and right-handed but got {r.tolist()}")
+    x, y, z, w = Rotation.from_matrix(r).as_quat(canonical=True)
+    return float(w), float(x), float(y), float(z)
 
 
 def project(points: ArrayLike, intrinsics: ArrayLike) -> Array:

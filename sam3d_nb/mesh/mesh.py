@@ -46,7 +46,7 @@ class Mesh:
                 raise InputError("a mesh with a texture needs uv coordinates")
 
     def _convert(self, name: str, dtype: type, shape: tuple[int | None, ...]) -> None:
-        array = np.ascontiguousarray(getattr(self, name), dtype=dtype)
+        array: np.ndarray = np.ascontiguousarray(getattr(self, name), dtype=dtype)
         matches = array.ndim == len(shape) and all(
             want is None or want == have for want, have in zip(shape, array.shape, strict=True)
         )
