@@ -16,7 +16,13 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import MeshDecoderConfig
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.grid import Grid
-from sam3d_nb.model.sparse_conv import PointwiseConv, SparseConv, VoxelGroupNorm
+from sam3d_nb.model.layers import Stack
+from sam3d_nb.model.sparse_conv import (
+    PointwiseConv,
+    SparseConv,
+    VoxelGroupNorm,
+    set_torso_dtype,
+)
 from sam3d_nb.model.surface import CHANNELS, SurfaceError, VoxelFeatures, mesh_from_features
 from sam3d_nb.model.trunk import Trunk
 
@@ -53,7 +59,7 @@ class MeshDecoder(Trunk):
     def __init__(self, config: MeshDecoderConfig) -> None:
         super().__init__(config.trunk)
         widths = [config.trunk.width, *(config.trunk.width // d for d in config.divisors)]
-        self.upsample = nn.ModuleList(
+        self.upsample: Stack[SubdivisionBlock] = Stack(
             SubdivisionBlock(width, narrower, config.groups) for width, narrower in pairwise(widths)
         )
         self.out_layer = nn.Linear(widths[-1], CHANNELS)
@@ -82,7 +88,7 @@ class MeshDecoder(Trunk):
         if len(grid.items) != 1:
             raise InputError(f"the grid holds {len(grid.items)} batch items; decode one at a time")
         hidden, fine = self.hidden(latent, grid)
-        mesh = mesh_from_features(fine.xyz, self._head(hidden), fine.resolution)
+        mesh = mesh_from_features(fine.xyz, self.head(hidden), fine.resolution)
         if not len(mesh.faces):
             raise SurfaceError(
                 f"no surface crosses the {len(fine)} fine voxels decoded from {len(grid)} voxels; "
@@ -100,12 +106,9 @@ class MeshDecoder(Trunk):
 
     def set_torso_dtype(self, dtype: torch.dtype) -> None:
         """Turn the weights of blocks and convolutions to `dtype`; norms and heads stay."""
-        super().set_torso_dtype(dtype)
-        for module in self.upsample.modules():
-            if isinstance(module, SparseConv | PointwiseConv):
-                module.to(dtype)
+        set_torso_dtype([self.blocks, self.upsample], dtype)
 
-    def _head(self, hidden: Tensor) -> VoxelFeatures:
+    def head(self, hidden: Tensor) -> VoxelFeatures:
         """Return the last layer as a function of rows and channels, computed in its own dtype."""
         weight, bias = self.out_layer.weight, self.out_layer.bias
 
