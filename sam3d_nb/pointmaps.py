@@ -29,9 +29,9 @@ def read_pointmap(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.nda
         with np.load(path, allow_pickle=False) as arrays:
             points = arrays["points"].astype(np.float32)
             intrinsics = arrays["K"].astype(np.float64) if "K" in members else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds for damaged files
         raise InputError(
             f"{path} is no .npz file that can be read ({error}); write it with numpy.savez"
         ) from error
