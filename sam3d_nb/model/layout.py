@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import LayoutConfig
+from sam3d_nb.model.preprocess import Moments
 from sam3d_nb.model.sampler import Latents, check_finite
 
 KERNEL_MARGIN = 1.1  # placed extents stay above this many minimum kernel sizes
@@ -34,15 +35,15 @@ class Layout:
 
 def decode_layout(
     latents: Latents,
-    moments: tuple[Tensor, Tensor] | None = None,
+    moments: Moments | None = None,
     factor: float = 1,
     config: LayoutConfig | None = None,
 ) -> Layout:
     """Turn the layout latents (B, 1, channels) into a pose.
 
-    `moments` are scale and shift of the point map, (B, 3) each; without a point map the pose
-    stays in normalized units. `factor` is that of the voxels (`Voxels.factor`). Raises
-    `InputError` for missing latents, wrong shapes, or values that are not finite.
+    `moments` are those of the point map; without them the pose stays in normalized units.
+    `factor` is that of the voxels (`Voxels.factor`). Raises `InputError` for missing latents,
+    wrong shapes, or values that are not finite.
     """
     config = config or LayoutConfig()
     used = {"6drotation_normalized": 6, "translation": 3, "scale": 3}
@@ -56,7 +57,7 @@ def decode_layout(
     quaternion = quaternion_from_matrix(matrix_from_six(rotation * std + mean))
     scale = scale.exp()
     if moments is not None:
-        unit, shift = (value.to(scale) for value in moments)
+        unit, shift = moments.scale.to(scale), moments.shift.to(scale)  # (3,) each
         scale, translation = scale * unit, translation * unit + shift
     scale = scale.mean(-1, keepdim=True).expand(-1, 3) * factor
     return Layout(quaternion, translation, scale)

@@ -23,6 +23,7 @@ from sam3d_nb.model.layout import (
     quaternion_from_matrix,
     standardize,
 )
+from sam3d_nb.model.preprocess import Moments
 
 INPUTS = ("6drotation_normalized", "translation", "scale", "translation_scale")
 
@@ -46,7 +47,7 @@ def test_golden(golden, with_moments):
     prefix = "out" if with_moments else "noscene"
     latents = {name: file[f"in.{name}"] for name in INPUTS}  # (8, 1, 1, channels)
     for case in range(8):
-        moments = file["in.pointmap_scale"][case], file["in.pointmap_shift"][case]
+        moments = Moments(file["in.pointmap_scale"][case][0], file["in.pointmap_shift"][case][0])
         layout = decode_layout(
             {name: value[case] for name, value in latents.items()},
             moments if with_moments else None,
