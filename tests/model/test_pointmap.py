@@ -1,0 +1,435 @@
+"""MoGe v1: golden files, camera recovery, options, published configuration, bad input."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from harness import fill, manifest, shapes
+
+from sam3d_nb.errors import InputError, WeightsError
+from sam3d_nb.model.cache import SceneCache
+from sam3d_nb.model.config import SMALL_MOGE, MogeConfig, VisionConfig
+from sam3d_nb.model.focal import (
+    fit_intrinsics,
+    intrinsics_matrix,
+    recover_focal_shift,
+    uv_map,
+)
+from sam3d_nb.model.moge import (
+    Moge,
+    ResidualBlock,
+    append_uv,
+    build_moge,
+    remap,
+    resized_size,
+)
+from sam3d_nb.model.pointmap import (
+    PointMapOptions,
+    estimate_pointmap,
+    locate,
+    moge_config,
+    tokens_at_level,
+)
+from sam3d_nb.model.preprocess import flip_frame, image_tensor
+
+NAN, INF = math.nan, math.inf
+
+
+def test_published_names_and_shapes():
+    with torch.device("meta"):
+        network = build_moge(MogeConfig())
+    assert shapes(network) == manifest("moge")
+    assert sum(p.numel() for p in network.parameters()) == 314_174_020
+
+
+def test_small_configuration_has_the_golden_names(golden):
+    names = golden("pointmap/forward").info["names"]
+    network = shapes(build_moge(SMALL_MOGE))
+    del network["image_mean"], network["image_std"]
+    assert network == {k: tuple(v) for k, v in names.items() if k in network}
+    assert set(names) - set(network) <= {"image_mean", "image_std"}
+
+
+def test_token_grid_golden(golden):
+    reference = golden("pointmap/token_grid")
+    for height, width, tokens, *expected in reference["grid"].tolist():
+        h, w = resized_size(height, width, tokens)
+        assert [h, w, h // 14, w // 14] == expected
+    for low, high, level, tokens in reference["levels"].tolist():
+        assert tokens_at_level((low, high), level) == tokens
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_residual_block_golden(golden, norm):
+    reference = golden("pointmap/res_block")
+    prefix = reference.config["weight_prefix"][norm]
+    block = fill(ResidualBlock(32, 64, f"{norm}_norm"), prefix)
+    for size in ("", "_small"):
+        reference.check(block(reference[f"x{size}"][None])[0], f"out{size}_{norm}")
+
+
+@pytest.mark.parametrize("mode", ["linear", "sinh", "exp", "sinh_exp"])
+def test_remap_golden(golden, mode):
+    reference = golden("pointmap/remap")
+    reference.check(remap(reference["raw"], mode), mode)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return fill(build_moge(SMALL_MOGE))
+
+
+@pytest.mark.parametrize("run", ["run0", "run1", "run2"])
+def test_forward_golden(golden, small, run):
+    reference = golden("pointmap/forward")
+    info = reference.info["runs"][run]
+    image = image_tensor(reference[f"{run}.image"])
+    resized = resized_size(info["height"], info["width"], info["num_tokens"])
+    assert list(resized) == info["resized"]
+    actual = trace(small, image, resized, info["num_tokens"])
+    names = [key for key in reference.tensors if key.startswith(run) and not key.endswith("image")]
+    for key in names:
+        name = key.split(".")[1]
+        reference.check(actual[name], key, tolerance=name)
+
+
+def trace(network: Moge, image, resized, tokens):
+    """Return the intermediate tensors that the golden file holds, by name."""
+    x = network.backbone_input(image, resized)
+    maps = network.backbone.feature_maps(x, network.taken_blocks)
+    aspect = resized[1] / resized[0]
+    levels = [network.head.project(maps)]
+    for level in network.head.upsample_blocks:
+        levels.append(level(append_uv(levels[-1], aspect)))
+    head_points, head_mask = network.head(maps, resized)
+    points, mask = network(image, tokens)
+    return {
+        "image_norm": network.normalized(image, resized)[:, ::2, ::2],
+        "image_14": x[0],
+        **{f"feature_{i}": feature[0] for i, feature in enumerate(maps)},
+        "level_in_0": append_uv(levels[0], aspect)[0],
+        "level_out_0": levels[1][0],
+        "level_out_1": levels[2][0, ::2],
+        "uv_level_1": append_uv(levels[1], aspect)[0, -2:],
+        "uv_output": append_uv(torch.zeros(1, 1, *resized), aspect)[0, 1:, ::6, ::6],
+        "head_points": head_points[0],
+        "head_mask": head_mask[0],
+        "points": points,
+        "mask": mask,
+    }
+
+
+@pytest.mark.slow
+def test_full_forward_golden(golden):
+    reference = golden("pointmap/full_forward")
+    network = fill(build_moge(moge_config(reference.config["model_config"])))
+    image = image_tensor(reference["image"])
+    resized = resized_size(36, 48, reference.config["num_tokens"])
+    x = network.backbone_input(image, resized)
+    maps = network.backbone.feature_maps(x, network.taken_blocks)
+    aspect = resized[1] / resized[0]
+    reference.check(maps[0][0, ::8], "feature_0")
+    reference.check(maps[3][0, ::8], "feature_3")
+    level = network.head.project(maps)
+    reference.check(append_uv(level, aspect)[0, ::4], "level_in_0")
+    for block in network.head.upsample_blocks:
+        level = block(append_uv(level, aspect))
+    reference.check(level[0, ::4], "level_out_2")
+    points, mask = network(image, reference.config["num_tokens"])
+    reference.check(points, "points")
+    reference.check(mask, "mask")
+
+
+def formula_image(height, width, phase):
+    """The images of the golden file `infer`, as its json describes them."""
+    x = ((torch.arange(width, dtype=torch.float64) + 0.5) / width)[None]
+    y = ((torch.arange(height, dtype=torch.float64) + 0.5) / height)[:, None]
+    red = 0.5 + 0.4 * torch.sin(6 * x + 3 * y + phase)
+    green = 0.5 + 0.4 * torch.cos(9 * x * y + phase + 1)
+    blue = 0.3 + 0.5 * ((x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.08).double()
+    return image_tensor((torch.stack([red, green, blue], -1) * 255).round().to(torch.uint8))
+
+
+def call_options(info):
+    call = dict(info["call"])
+    if "resolution_level" in call:
+        call["level"] = call.pop("resolution_level")
+    return PointMapOptions(**call)
+
+
+@pytest.mark.parametrize(
+    "run", ["standin", "default", "default_b", "projected", "unmasked", "fov", "empty"]
+)
+def test_infer_golden(golden, run):
+    reference = golden("pointmap/infer")
+    info = reference.info["runs"][run]
+    network = infer_network(reference, run, info["mask_threshold"])
+    image = formula_image(info["height"], info["width"], reference.info["phase"][run])
+    result = estimate_pointmap(network, image, call_options(info))
+    raw_points, raw_mask = network(image, info["num_tokens"])
+    near = (raw_mask - info["mask_threshold"]).abs() < 2e-4
+    actual = {
+        "raw_points": raw_points,
+        "raw_mask": raw_mask,
+        "focal": torch.tensor(result.focal),
+        "shift": torch.tensor(result.shift),
+        "intrinsics": result.intrinsics,
+        "mask": result.mask,
+        "points": result.points,
+        "depth": result.depth,
+        "pointmap": flip_frame(result.points).permute(2, 0, 1),
+    }
+    names = [key.split(".")[1] for key in reference.tensors if key.startswith(f"{run}.")]
+    assert {"mask", "intrinsics", "focal", "shift"} <= set(names)
+    for name in names:
+        expected = reference[f"{run}.{name}"]
+        if name in ("mask", "points", "depth", "pointmap"):  # not where the mask is a coin toss
+            place = {"points": near[..., None], "pointmap": near[None]}.get(name, near)
+            blank = expected.new_zeros(())
+            reference.tensors[f"{run}.{name}"] = expected.where(~place, blank)
+            actual[name] = actual[name].to(expected.dtype).where(~place, blank)
+        tolerance = "points" if name == "pointmap" else name
+        reference.check(actual[name], f"{run}.{name}", tolerance=tolerance)
+
+
+def infer_network(reference, run, threshold):
+    """Return the small network with the run's overrides and mask threshold."""
+    network = fill(build_moge(replace(SMALL_MOGE, mask_threshold=threshold)))
+    if run != "standin":
+        state = {name: reference[f"override.{name}"] for name in reference.info["overrides"]}
+        missing = network.load_state_dict(state, strict=False)
+        assert not missing.unexpected_keys
+    return network
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *("exact", "exact_tall", "noise", "noise_small", "fixed_focal"),
+        *("behind_camera", "far", "few", "one"),
+    ],
+)
+def test_focal_shift_golden(golden, run):
+    reference = golden("pointmap/recover_focal_shift")
+    info = reference.info["runs"][run]
+    points, mask = reference[f"{run}.points"], reference[f"{run}.mask"] != 0
+    if info["fov_x_degrees"] is None:
+        focal, shift = recover_focal_shift(points, mask)
+        intrinsics = intrinsics_matrix(focal, info["width"] / info["height"])
+    else:
+        result = locate(points, mask, PointMapOptions(fov_x=info["fov_x_degrees"]))
+        focal, shift, intrinsics = result.focal, result.shift, result.intrinsics
+    fxfy = torch.stack([intrinsics[0, 0], intrinsics[1, 1]])
+    own = "few" if run == "few" else None
+    reference.check(torch.tensor(focal), f"{run}.focal", tolerance=own or "focal")
+    reference.check(torch.tensor(shift), f"{run}.shift", tolerance=own or "shift")
+    reference.check(fxfy, f"{run}.fxfy", tolerance=own or "fxfy")
+    if run == "one":
+        assert (focal, shift) == (1.0, 0.0)
+
+
+def test_pipeline_pointmap_golden(golden):
+    reference = golden("stage1/pointmap_moge")
+    valid = reference["in.raw_mask_logits"] > reference.config["mask_threshold_on_logits"]
+    result = locate(reference["in.raw_points"], valid, PointMapOptions())
+    assert torch.equal(result.mask, reference["moge.mask"] != 0)
+    reference.check(result.points, "moge.points")
+    reference.check(result.intrinsics, "moge.intrinsics")
+    reference.check(flip_frame(result.points).permute(2, 0, 1), "pipeline.pointmap")
+    assert tokens_at_level(MogeConfig().token_range, 9) == reference.config["num_tokens"][0]
+
+
+# --- camera recovery --------------------------------------------------------------------------
+
+
+def pinhole(height, width, focal, shift, seed=0):
+    """Points (H, W, 3) whose depth lacks `shift`, seen by a camera of `focal`."""
+    random = torch.Generator().manual_seed(seed)
+    z = 2 + torch.rand(height, width, generator=random)
+    uv = uv_map(height, width, width / height, like=z)
+    return torch.cat([uv * z[..., None] / focal, z[..., None] - shift], -1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (90, 64), (30, 31), (200, 333)])
+def test_recovery_of_exact_cameras(height, width):
+    points = pinhole(height, width, 1.2, 0.4)
+    focal, shift = recover_focal_shift(points, torch.ones(height, width, dtype=torch.bool))
+    assert focal == pytest.approx(1.2, rel=1e-5)
+    assert shift == pytest.approx(0.4, abs=1e-5)
+
+
+def test_fit_follows_the_mask():
+    """Finite but wrong points outside of the mask must not take part."""
+    points = pinhole(64, 80, 1.2, 0.4)
+    valid = torch.ones(64, 80, dtype=torch.bool)
+    valid[:, :30] = False
+    points[:, :30] = 3 * torch.randn(64, 30, 3).abs()
+    focal, shift = recover_focal_shift(points, valid)
+    assert focal == pytest.approx(1.2, rel=1e-4)
+    assert shift == pytest.approx(0.4, abs=1e-4)
+    wrong, _ = recover_focal_shift(points, torch.ones_like(valid))
+    assert wrong != pytest.approx(1.2, rel=1e-2)
+
+
+def test_samples_are_counted_after_the_resize():
+    """Valid pixels between the sampled rows do not take part, so here there are none."""
+    points = pinhole(128, 128, 1.2, 0.4)
+    valid = torch.zeros(128, 128, dtype=torch.bool)
+    valid[1::2] = True  # rows 1, 3, …; sampled are 0, 2, …
+    assert recover_focal_shift(points, valid) == (1.0, 0.0)
+    assert recover_focal_shift(points, valid, focal=2.0) == (2.0, 0.0)
+    assert recover_focal_shift(points, ~valid)[0] == pytest.approx(1.2, rel=1e-4)
+
+
+def test_intrinsics_of_a_user_pointmap():
+    points = pinhole(48, 96, 0.9, 0.0)
+    points[::3, ::5] = NAN
+    intrinsics = fit_intrinsics(flip_frame(flip_frame(points)))
+    half_diagonal = math.hypot(48, 96) / 2
+    assert float(intrinsics[0, 0]) * 96 == pytest.approx(0.9 * half_diagonal, rel=1e-4)
+    assert float(intrinsics[1, 1]) * 48 == pytest.approx(0.9 * half_diagonal, rel=1e-4)
+    assert intrinsics[:2, 2].tolist() == [0.5, 0.5]
+
+
+def test_uv_map_is_pixel_centers_in_half_diagonals():
+    uv = uv_map(3, 4, 4 / 3, like=torch.zeros(()))
+    torch.testing.assert_close(uv[0, 0], torch.tensor([-0.8 * 3 / 4, -0.6 * 2 / 3]))
+    torch.testing.assert_close(uv[2, 3], torch.tensor([0.8 * 3 / 4, 0.6 * 2 / 3]))
+    assert (uv[1, :, 1] == 0).all()
+
+
+@pytest.mark.parametrize("bad", ["depth", "axis"])
+def test_points_that_fix_no_camera_are_refused(bad):
+    points = pinhole(64, 64, 1.0, 0.0)
+    if bad == "depth":
+        points[5, 5] = 0
+    else:
+        points[..., :2] = 0
+    with pytest.raises(InputError, match="NaN"):
+        fit_intrinsics(points)
+
+
+# --- inference --------------------------------------------------------------------------------
+
+
+def test_point_map_is_computed_once_for_a_scene(small, monkeypatch):
+    calls = []
+    forward = Moge.forward
+    monkeypatch.setattr(Moge, "forward", lambda *a: calls.append(1) or forward(*a))
+    image, cache = formula_image(40, 60, 0.0), SceneCache()
+    alone = estimate_pointmap(small, image)
+    first = estimate_pointmap(small, image, cache=cache)
+    again = estimate_pointmap(small, image.clone(), cache=cache)
+    assert again is first
+    assert len(calls) == 2
+    assert torch.equal(first.points, alone.points)
+    other = estimate_pointmap(small, image, PointMapOptions(level=3), cache)
+    assert other is not first
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_close(golden, dtype):
+    network = infer_network(golden("pointmap/infer"), "default", 0.5)
+    image = formula_image(40, 60, 0.0)
+    exact, exact_mask = network(image, 91)
+    half, half_mask = network.to(dtype)(image, 91)
+    assert half.dtype == half_mask.dtype == torch.float32
+    error = (half - exact).norm() / exact.norm()
+    assert error < {torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    assert ((half_mask > 0.5) != (exact_mask > 0.5)).float().mean() < 0.02
+
+
+def test_x_and_y_stay_without_projection_and_follow_rays_with_it(small):
+    image = formula_image(40, 60, 0.0)
+    raw, _ = small(image, 60)
+    free = estimate_pointmap(small, image, PointMapOptions(num_tokens=60, apply_mask=False))
+    torch.testing.assert_close(free.points[..., :2], raw[..., :2])
+    torch.testing.assert_close(free.points[..., 2], raw[..., 2] + free.shift)
+    options = PointMapOptions(num_tokens=60, apply_mask=False, force_projection=True)
+    bound = estimate_pointmap(small, image, options)
+    rays = bound.points[..., :2] / bound.points[..., 2:] * bound.focal
+    torch.testing.assert_close(rays, uv_map(40, 60, 1.5, like=rays), rtol=1e-4, atol=1e-4)
+
+
+def test_field_of_view_is_that_of_the_intrinsics(small):
+    result = estimate_pointmap(small, formula_image(40, 60, 0.0), PointMapOptions(fov_x=50))
+    assert 2 * math.degrees(math.atan(0.5 / float(result.intrinsics[0, 0]))) == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (PointMapOptions(level=10), "level 10"),
+        (PointMapOptions(level=-1), "level -1"),
+        (PointMapOptions(fov_x=180), "view 180"),
+        (PointMapOptions(num_tokens=0), "0 tokens"),
+        (PointMapOptions(num_tokens=-3), "-3 tokens"),
+    ],
+)
+def test_bad_options_are_named(small, options, message):
+    with pytest.raises(InputError, match=message):
+        estimate_pointmap(small, formula_image(40, 60, 0.0), options)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40, 60), (4, 40, 60), (3, 5, 4000)])
+def test_bad_images_are_named(small, shape):
+    with pytest.raises(InputError, match=r"shape|4000 x 5 px"):
+        estimate_pointmap(small, torch.zeros(shape))
+
+
+def test_points_and_mask_of_other_sizes_are_named():
+    with pytest.raises(InputError, match=r"\(4, 5, 3\).*\(5, 4\)"):
+        recover_focal_shift(torch.ones(4, 5, 3), torch.ones(5, 4, dtype=torch.bool))
+
+
+# --- published configuration ------------------------------------------------------------------
+
+
+def test_released_configuration(golden):
+    published = golden("pointmap/full_forward").config["model_config"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert moge_config(published) == MogeConfig()
+
+
+def test_absent_keys_have_the_constructor_defaults():
+    config = moge_config({})
+    assert config.vision == VisionConfig(width=768, depth=12, heads=12, registers=0)
+    assert (config.level_widths, config.hidden_factor, config.blocks_per_level) == (
+        (256, 128, 128),
+        1,
+        1,
+    )
+    assert (config.remap, config.token_range) == ("linear", (1200, 2500))
+
+
+def test_other_settings_are_read():
+    config = moge_config(
+        {
+            "encoder": "dinov2_vits14",
+            "intermediate_layers": [2, 5, 8, 11],
+            "res_block_norm": "layer_norm",
+            "last_res_blocks": 1,
+            "last_conv_size": 3,
+            "num_tokens_range": [100, 200],
+        }
+    )
+    with torch.device("meta"):
+        network = build_moge(config)
+    assert network.taken_blocks == (2, 5, 8, 11)
+    assert "head.output_block.0.3.weight" in network.state_dict()  # moved by the residual block
+    assert config.token_range == (100, 200)
+
+
+def test_unknown_keys_are_named_and_ignored():
+    with pytest.warns(UserWarning, match=r"\['color'\]"):
+        assert moge_config({"color": 1}) == moge_config({})
+
+
+@pytest.mark.parametrize("bad", [{"encoder": "resnet"}, {"output_mask": False}])
+def test_configurations_of_other_networks_are_refused(bad):
+    with pytest.raises(WeightsError, match=next(iter(bad)).replace("_", ".")):
+        moge_config(bad)
