@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sam3d_nb.errors import InputError
@@ -66,13 +65,14 @@ def prune(coords: Tensor, distance: int = 1) -> Tensor:
     check_coords(coords)
     if distance == 0:
         return coords
-    x, y, z = coords[:, 1:].long().unbind(1)
-    size = [int(axis.max()) + 1 for axis in (x, y, z)]
-    empty = torch.ones(1, 1, *size, device=coords.device)
-    empty[0, 0, x, y, z] = 0
-    padded = F.pad(empty, (distance,) * 6, value=1)
-    near_empty = F.max_pool3d(padded, 2 * distance + 1, stride=1)  # (1, 1, X, Y, Z)
-    return coords[near_empty[0, 0, x, y, z] > 0]
+    cells = coords[:, 1:].long()  # (N, 3)
+    interior = torch.zeros(
+        (cells.amax(0) + 1 + 2 * distance).tolist(), dtype=torch.bool, device=coords.device
+    )
+    interior[(cells + distance).unbind(1)] = True  # occupied, with an empty margin
+    for axis in range(3):  # a whole cube is occupied when its rows are, then its slices
+        interior = interior.unfold(axis, 2 * distance + 1, 1).all(-1)
+    return coords[~interior[cells.unbind(1)]]
 
 
 def halve(coords: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import StructureDecoderConfig
 from sam3d_nb.model.layers import OUTPUT_EPS, layer_norm, set_linear_dtype
+from sam3d_nb.model.sampler import check_finite
 
 
 class ChannelNorm(nn.Module):
@@ -84,14 +85,16 @@ class StructureDecoder(nn.Module):
             ChannelNorm(widths[-1]), nn.SiLU(), nn.Conv3d(widths[-1], config.outputs, 3, padding=1)
         )
 
-    @torch.no_grad()
     def forward(self, latent: Tensor) -> Tensor:
         """Return logits (B, 1, s X, s Y, s Z), float32, of the latent cube (B, channels, X, Y, Z).
 
-        `latent_cube` makes the cube from shape tokens. Raises `InputError` for another shape or
-        values that are not finite.
+        s is 2 for every level but the first. Raises `InputError` for another shape.
         """
-        check_cube(latent, self.config)
+        if latent.dim() != 5 or latent.shape[1] != self.config.channels or 0 in latent.shape:
+            raise InputError(
+                f"shape latent must be (B, {self.config.channels}, X, Y, Z), "
+                f"got {tuple(latent.shape)}"
+            )
         h = self.input_layer(latent.to(self.input_layer.weight.dtype)).float()
         h = self.blocks(self.middle_block(h))
         norm, activation, conv = self.out_layer
@@ -110,15 +113,15 @@ def latent_cube(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (side, side, side))
 
 
-def check_cube(latent: Tensor, config: StructureDecoderConfig) -> None:
-    """Raise `InputError` unless `latent` is a finite (B, channels, X, Y, Z)."""
-    if latent.dim() != 5 or latent.shape[1] != config.channels or 0 in latent.shape:
-        raise InputError(
-            f"shape latent must be (B, {config.channels}, X, Y, Z), got {tuple(latent.shape)}"
-        )
-    bad = int((~latent.isfinite()).sum())
-    if bad:
-        raise InputError(f"shape latent {tuple(latent.shape)} has {bad} values that are not finite")
+@torch.no_grad()
+def decode_structure(decoder: StructureDecoder, tokens: Tensor) -> Tensor:
+    """Return occupancy logits (B, 1, s R, s R, s R), float32, of shape tokens (B, R³, channels).
+
+    Raises `InputError` for another shape or values that are not finite.
+    """
+    cube = latent_cube(tokens)
+    check_finite({"shape": tokens})
+    return decoder(cube)
 
 
 def build_structure_decoder(

@@ -18,7 +18,7 @@ from sam3d_nb.model.coords import Voxels, find_voxels, voxel_positions
 from sam3d_nb.model.layout import Layout, decode_layout
 from sam3d_nb.model.preprocess import image_tensor, mask_tensor, pointmap_tensor, prepare_inputs
 from sam3d_nb.model.sampler import Latents
-from sam3d_nb.model.structure_decoder import build_structure_decoder, latent_cube
+from sam3d_nb.model.structure_decoder import build_structure_decoder, decode_structure
 from sam3d_nb.model.structure_flow import (
     CHECKPOINT_PREFIX,
     build_structure_flow,
@@ -66,7 +66,7 @@ def run(request, reference, inputs, tokens):
     noise = draw_noise(FLOW, torch.Generator().manual_seed(reference.config["seed"]))
     steps = reference.config["runs"][request.param]["steps"]
     *_, (_, latents) = sample_structure(flow, tokens, noise, sampler, steps)
-    logits = decoder(latent_cube(latents["shape"]))
+    logits = decode_structure(decoder, latents["shape"])
     voxels = find_voxels(logits)
     layout = decode_layout(latents, inputs.moments, voxels.factor)
     return request.param, Run(latents, logits, voxels, layout)

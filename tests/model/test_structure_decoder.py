@@ -9,6 +9,7 @@ from sam3d_nb.model.config import SMALL_STRUCTURE_DECODER
 from sam3d_nb.model.structure_decoder import (
     ChannelNorm,
     build_structure_decoder,
+    decode_structure,
     latent_cube,
     shuffle_voxels,
 )
@@ -54,6 +55,11 @@ def test_cube_axes():
     assert cube[0, 1, 2, 0, 1] == tokens[0, 2 * 9 + 0 * 3 + 1, 1]
 
 
+def test_tokens_and_cube_give_the_same(decoder):
+    tokens = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(decode_structure(decoder, tokens), decoder(latent_cube(tokens)))
+
+
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 0.003), (torch.bfloat16, 0.02)])
 def test_half_precision(golden, decoder, dtype, bound):
     """Root-mean-square error relative to float32."""
@@ -70,7 +76,7 @@ def test_bad_input(decoder):
         decoder(torch.zeros(1, 7, 4, 4, 4))
     with pytest.raises(InputError, match=r"\(1, 26, 8\)"):
         latent_cube(torch.zeros(1, 26, 8))
-    latent = torch.zeros(1, 8, 2, 2, 2)
-    latent[0, :3, 0, 0, 0] = torch.tensor([torch.nan, torch.inf, 1])
-    with pytest.raises(InputError, match="2 values"):
-        decoder(latent)
+    tokens = torch.zeros(1, 8, 8)
+    tokens[0, :3, 0] = torch.tensor([torch.nan, torch.inf, 1])
+    with pytest.raises(InputError, match=r"\(1, 8, 8\) has 2 values"):
+        decode_structure(decoder, tokens)
