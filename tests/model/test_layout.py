@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from sam3d_nb.errors import InputError
 from sam3d_nb.frames import Pose
 from sam3d_nb.model.config import LayoutConfig
+from sam3d_nb.model.gaussian_scene import merge, normalize_for_video, place
+from sam3d_nb.model.gaussians import GaussianSet
 from sam3d_nb.model.layout import (
     Layout,
     Posed,
@@ -119,30 +121,45 @@ def test_product_composes_rotations():
     )
 
 
-def test_golden_placement(golden):
+def read_object(file, i):
+    raw = {
+        "raw_xyz": file[f"in.{i}.xyz"],
+        "raw_color": file[f"in.{i}.features_dc"].flatten(1),
+        "raw_scale": file[f"in.{i}.scaling"],
+        "raw_rotation": file[f"in.{i}.rotation"],
+        "raw_opacity": file[f"in.{i}.opacity"],
+    }
+    layout = Layout(file[f"in.{i}.quat"], file[f"in.{i}.trans"], file[f"in.{i}.scale"])
+    return GaussianSet(**raw), layout
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_golden_placement(golden, i):
     file = golden("stage1/scene_transform")
-    for i in range(2):
-        layout = Layout(file[f"in.{i}.quat"], file[f"in.{i}.trans"], file[f"in.{i}.scale"])
-        file.check(place_points(file[f"local.{i}.xyz"], layout), f"out.{i}.points")
+    gaussians, layout = read_object(file, i)
+    file.check(gaussians.xyz, f"local.{i}.xyz")
+    file.check(gaussians.scale, f"local.{i}.scaling")
+    file.check(gaussians.rotation, f"local.{i}.rotation")
+    file.check(gaussians.opacity, f"local.{i}.opacity")
+    file.check(place_points(gaussians.xyz, layout), f"out.{i}.points")
 
 
 def test_golden_scene(golden):
-    """Placed values through the inverse activations, merged with the smallest kernel."""
     file = golden("stage1/scene_transform")
-    settings = file.config["gaussian"]
-    bias = math.log(math.expm1(settings["scaling_bias"]))
-    placed = []
-    for i in range(2):
-        layout = Layout(file[f"in.{i}.quat"], file[f"in.{i}.trans"], file[f"in.{i}.scale"])
-        local = [file[f"local.{i}.{key}"] for key in ("xyz", "rotation", "scaling")]
-        placed.append(place_gaussians(Posed(*local, settings["mininum_kernel_size"]), layout))
-    raw_scaling = [(p.extents**2 - p.kernel**2).sqrt().expm1().log() - bias for p in placed]
-    file.check(torch.cat([p.centers for p in placed]) + 0.5, "scene.raw.xyz")
-    identity = torch.tensor([1.0, 0, 0, 0])
-    file.check(torch.cat([p.orientations for p in placed]) - identity, "scene.raw.rotation")
-    file.check(torch.cat(raw_scaling), "scene.raw.scaling")
-    kernel = min(p.kernel for p in placed)
-    assert kernel == pytest.approx(file["scene.minimum_kernel_size"].item(), rel=1e-6)
+    scene = merge([place(*read_object(file, i)) for i in range(2)])
+    for key in ("xyz", "rotation", "opacity"):
+        file.check(getattr(scene, f"raw_{key}"), f"scene.raw.{key}")
+    file.check(scene.raw_scale, "scene.raw.scaling")
+    file.check(scene.raw_color[:, None], "scene.raw.features_dc")
+    file.check(scene.xyz, "scene.xyz")
+    file.check(scene.scale, "scene.scaling")
+    file.check(scene.rotation, "scene.rotation")
+    kernel = file["scene.minimum_kernel_size"].item()
+    assert scene.kernel_size == pytest.approx(kernel, rel=1e-6)
+    video = normalize_for_video(scene)
+    file.check(video.xyz, "video.xyz")
+    file.check(video.scale, "video.scaling")
+    file.check(normalize_for_video(scene, fix_axes=True).xyz, "video_aligned.xyz")
 
 
 def test_extents_stay_above_the_new_kernel():
