@@ -6,8 +6,6 @@ Run by hand: `python tools/render_examples.py --library PATH`; see `tools/README
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from blender import Builder, look_of, placed_color
+from folder import write_description, write_mask
 from furniture import Library, Material
 from glb import write_glb
 from PIL import Image
@@ -55,20 +54,6 @@ def render(
         write_truth(target / "meshes" / f"{index}.glb", entry, camera, library, size)
     description = describe(scene, placed, numbers, camera, K, library)
     write_description(target / "example.json", description)
-
-
-def write_description(path: Path, description: dict[str, Any]) -> None:
-    """Write example.json with every vector and every row of a matrix on one line."""
-    text = json.dumps(description, indent=2)
-    text = re.sub(r"\[\s*([^\[\]{}]*?)\s*\]", lambda m: f"[{' '.join(m[1].split())}]", text)
-    path.write_text(text + "\n")
-
-
-def write_mask(path: Path, photo: np.ndarray, mask: np.ndarray) -> None:
-    """Write the photo (H, W, 3) with the object in alpha; white where the object is not."""
-    rgb = np.where(mask[..., None], photo, 255).astype(np.uint8)
-    alpha = np.where(mask, 255, 0).astype(np.uint8)
-    Image.fromarray(np.dstack([rgb, alpha])).save(path, optimize=True)
 
 
 def write_pointmap(path: Path, world: np.ndarray, camera: np.ndarray, K: np.ndarray) -> None:
