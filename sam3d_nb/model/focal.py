@@ -25,8 +25,8 @@ def uv_map(rows: int, columns: int, aspect: float, like: Tensor) -> Tensor:
     device as `like`.
     """
     u, v = _uv_axes(rows, columns, aspect)
-    grid = torch.meshgrid(u, v, indexing="xy")  # 2 x (rows, columns)
-    return torch.stack(grid, dim=-1).to(like)
+    grid = torch.meshgrid(u.to(like), v.to(like), indexing="xy")  # 2 x (rows, columns)
+    return torch.stack(grid, dim=-1)
 
 
 def recover_focal_shift(
@@ -36,7 +36,7 @@ def recover_focal_shift(
 
     `points` (H, W, 3); `valid` bool (H, W), pixels that take part; a given `focal` is kept and s
     alone fitted. Returns (f, s); with fewer than two samples (1 or the given focal, 0). Raises
-    `InputError` where samples have depth 0, so that there is nothing to start from.
+    `InputError` for points that fix no camera, such as those of depth 0.
     """
     if points.ndim != 3 or points.shape[2] != 3 or valid.shape != points.shape[:2]:
         raise InputError(
@@ -56,9 +56,16 @@ def recover_focal_shift(
         scale = _best_focal(xy, z, uv, shift) if focal is None else focal
         return (scale * xy / (z + shift)[:, None] - uv).ravel()
 
-    fit = least_squares(residuals, x0=np.zeros(1), method="lm", ftol=FTOL)
-    shift = float(np.float32(fit.x[0]))
-    return (float(_best_focal(xy, z, uv, shift)) if focal is None else focal), shift
+    with np.errstate(divide="ignore", invalid="ignore"):  # a step may meet a pole, then turns back
+        fit = least_squares(residuals, x0=np.zeros(1), method="lm", ftol=FTOL)
+        shift = float(np.float32(fit.x[0]))
+        best = float(_best_focal(xy, z, uv, shift)) if focal is None else focal
+    if not math.isfinite(best) or not math.isfinite(shift):
+        raise InputError(
+            f"point map: its {len(z)} sampled points fix no camera (focal {best}, shift {shift}); "
+            "check its frame and unit"
+        )
+    return best, shift
 
 
 def intrinsics_matrix(focal: float, aspect: float) -> Tensor:

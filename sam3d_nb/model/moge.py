@@ -150,8 +150,11 @@ class Moge(nn.Module):
         grid. Points are without the depth shift. Raises `InputError` for other shapes, and for an
         image too elongated for the number of tokens.
         """
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise InputError(f"image: shape {tuple(image.shape)} must be (3, H, W)")
+        shape = tuple(image.shape)
+        if len(shape) != 3 or shape[0] != 3 or 0 in shape or not image.is_floating_point():
+            raise InputError(
+                f"image: {image.dtype} of shape {shape} must be floating in [0, 1], (3, H, W)"
+            )
         height, width = image.shape[1:]
         patch = self.config.vision.patch
         resized = resized_size(height, width, num_tokens, patch)

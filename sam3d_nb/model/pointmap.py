@@ -19,7 +19,12 @@ from .config import MogeConfig, VisionConfig
 from .focal import intrinsics_matrix, recover_focal_shift, uv_map
 from .moge import Moge
 
-LEGACY_TRUE = ("output_mask", "split_head")  # keys of older checkpoints; no other value occurs
+CHOICES = {
+    "remap_output": ("linear", "sinh", "exp", "sinh_exp"),
+    "res_block_norm": ("group_norm", "layer_norm"),
+    "output_mask": (True,),  # legacy keys, true in every checkpoint
+    "split_head": (True,),
+}
 ENCODERS = {
     "dinov2_vits14": VisionConfig(width=384, depth=12, heads=6, registers=0),
     "dinov2_vitb14": VisionConfig(width=768, depth=12, heads=12, registers=0),
@@ -110,7 +115,7 @@ def moge_config(published: Mapping[str, Any]) -> MogeConfig:
 
     Absent keys have the defaults of the published constructor; the legacy `trained_area_range`
     replaces `num_tokens_range`. Unknown keys are named in a warning and ignored. Raises
-    `WeightsError` for an encoder that is not a DINOv2 of this package.
+    `WeightsError` for a setting that this network does not have.
     """
     known = {
         "dim_proj": "projection_width",
@@ -129,10 +134,12 @@ def moge_config(published: Mapping[str, Any]) -> MogeConfig:
     encoder = published.get("encoder", "dinov2_vitb14")
     if encoder not in ENCODERS:
         raise WeightsError(f"MoGe encoder {encoder!r} is unknown; known are {sorted(ENCODERS)}")
-    for key in LEGACY_TRUE:
-        if not published.get(key, True):
-            raise WeightsError(f"MoGe configuration: {key} is {published[key]!r}, not true")
-    unknown = set(published) - set(known) - {"encoder", "trained_area_range", *LEGACY_TRUE}
+    for key, choices in CHOICES.items():
+        if key in published and published[key] not in choices:
+            raise WeightsError(
+                f"MoGe configuration: {key} is {published[key]!r}, not one of {choices}"
+            )
+    unknown = set(published) - set(known) - {"encoder", "trained_area_range", *CHOICES}
     if unknown:
         warnings.warn(f"MoGe configuration: ignored {sorted(unknown)}", stacklevel=2)
     values: dict[str, Any] = {

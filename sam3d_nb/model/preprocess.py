@@ -96,8 +96,10 @@ def shrink(view: Tensor) -> Tensor:
     factor = 0.25 if longer > 1900 else 0.5 if longer > 1200 else 1.0
     if factor == 1.0:
         return view
-    size = (int(view.shape[-2] * factor), int(view.shape[-1] * factor))
-    return resize_antialiased(view, size, "bilinear")
+    small = F.interpolate(
+        view.float().cpu()[None], scale_factor=factor, mode="bilinear", antialias=True
+    )
+    return small[0].to(view.device)
 
 
 def resize_antialiased(
@@ -235,8 +237,8 @@ def _filled(x: Tensor, size: tuple[int, int], fill: Tensor | None) -> Tensor:
 
 
 def _check_shapes(image: Tensor, mask: Tensor, pointmap: Tensor | None) -> None:
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise InputError(f"image: shape {tuple(image.shape)} must be (3, H, W)")
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise InputError(f"image: {_describe(image)} must be floating in [0, 1] of shape (3, H, W)")
     for name, x, channels in (("mask", mask, 1), ("point map", pointmap, 3)):
         wanted = (channels, *image.shape[1:])
         if x is not None and tuple(x.shape) != wanted:

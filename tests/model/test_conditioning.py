@@ -247,14 +247,14 @@ def test_cache_forgets_what_was_not_used_longest():
 
 @pytest.mark.parametrize(
     "other",
-    [torch.zeros(2), torch.zeros(3, dtype=torch.float64), torch.tensor([0, 0, 1e-7])],
+    [torch.ones(2), torch.ones(3, dtype=torch.float64), torch.tensor([1, 1, 1 + 1e-6])],
     ids=["shape", "dtype", "value"],
 )
 def test_cache_tells_inputs_and_owners_apart(other):
     cache = SceneCache()
-    cache.recall("owner", torch.zeros(3), lambda x: "first")
-    assert cache.recall("owner", torch.zeros(3), lambda x: "second") == "first"
-    assert cache.recall("another", torch.zeros(3), lambda x: "second") == "second"
+    cache.recall("owner", torch.ones(3), lambda x: "first")
+    assert cache.recall("owner", torch.ones(3), lambda x: "second") == "first"
+    assert cache.recall("another", torch.ones(3), lambda x: "second") == "second"
     assert cache.recall("owner", other, lambda x: "third") == "third"
 
 

@@ -86,6 +86,11 @@ def test_shrink_golden(golden):
     reference.check(shrink(reference["downsample.in"]), "downsample.out")
 
 
+def test_shrink_samples_at_the_factor_not_at_the_ratio_of_sides():
+    ramp = torch.arange(1301.0).expand(3, 8, 1301)  # a factor of 0.5 leaves 650.5, cut to 650
+    assert float(shrink(ramp)[0, 0, 649]) == pytest.approx(1298.5, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("longer", "expected"),
     [
@@ -312,7 +317,8 @@ GOOD = (torch.zeros(3, 20, 30), box_mask(20, 30, 5, 15, 5, 15).ceil(), torch.ran
 @pytest.mark.parametrize(
     ("position", "bad", "message"),
     [
-        (0, torch.zeros(4, 20, 30), r"image: shape \(4, 20, 30\)"),
+        (0, torch.zeros(4, 20, 30), r"image: float32 of shape \(4, 20, 30\)"),
+        (0, torch.zeros(3, 20, 30, dtype=torch.uint8), "image: uint8.* floating"),
         (1, torch.ones(1, 20, 31), r"\(1, 20, 31\) must be \(1, 20, 30\).*\(3, 20, 30\)"),
         (2, torch.ones(3, 10, 15), r"point map: shape \(3, 10, 15\) must be \(3, 20, 30\)"),
         (1, torch.zeros(1, 20, 30), "empty"),
