@@ -48,7 +48,7 @@ check_platform() {
         "Linux x86_64" | "Linux aarch64") ;;
         "Darwin arm64") ;;
         Darwin*) fail "torch 2.13 has no packages for Intel Macs; use Apple silicon, Linux or Windows." ;;
-        *) fail "this script knows Linux and macOS; on Windows run: pip install -c requirements.lock ." ;;
+        *) fail "this script knows Linux and macOS; on Windows run: pip install -c requirements/lock.txt ." ;;
     esac
 }
 
@@ -72,14 +72,14 @@ fingerprint() {
     .venv/bin/python - "$1" <<'END'
 import hashlib, pathlib, sys
 parts = [sys.argv[1], sys.version, str(pathlib.Path.cwd())]
-parts += [pathlib.Path(name).read_text() for name in ("requirements.lock", "pyproject.toml")]
+parts += [pathlib.Path(name).read_text() for name in ("requirements/lock.txt", "pyproject.toml")]
 print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
 END
 }
 
 announce_download() {
     local torch size
-    torch=$(.venv/bin/python -m pip install --quiet --dry-run --no-deps --report - "$(grep '^torch==' requirements.lock)" 2>/dev/null |
+    torch=$(.venv/bin/python -m pip install --quiet --dry-run --no-deps --report - "$(grep '^torch==' requirements/lock.txt)" 2>/dev/null |
         .venv/bin/python -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["metadata"]["version"])' 2>/dev/null) || torch=unknown
     case "$(uname -s) $torch" in
         Darwin*) size="about 0.3 GB, 1.2 GB on disk" ;;
@@ -93,7 +93,7 @@ install_package() {  # $1: what to install, "." or ".[test]"
     local stamp=.venv/sam3d-installed wanted
     wanted=$(fingerprint "$1")
     if [ -f "$stamp" ] && grep -q "$wanted" "$stamp"; then
-        say "$1 is installed in .venv as requirements.lock says"
+        say "Already installed in .venv as requirements/lock.txt says"
         return
     fi
     .venv/bin/python -m pip --version >/dev/null 2>&1 ||
@@ -101,7 +101,7 @@ install_package() {  # $1: what to install, "." or ".[test]"
     announce_download
     local quiet=""
     [ -t 1 ] || quiet=--quiet
-    .venv/bin/python -m pip install $quiet --disable-pip-version-check -c requirements.lock -e "$1" ||
+    .venv/bin/python -m pip install $quiet --disable-pip-version-check -c requirements/lock.txt -e "$1" ||
         fail "pip could not install; its message is above. Check the network and free disk, then run this again."
     # Plain "." is part of ".[test]", so both stay on record until the lock changes.
     { echo "$wanted"; fingerprint .; } > "$stamp"

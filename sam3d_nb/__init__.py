@@ -1,3 +1,46 @@
-"""From one photo to textured 3D objects, step by step in JupyterLab."""
+"""From one photo to textured 3D objects, step by step in JupyterLab.
+
+`import sam3d_nb as s3` is quick: each name is imported from its module when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sam3d_nb.diagnosis import doctor as doctor
+    from sam3d_nb.errors import Sam3dError as Sam3dError
+    from sam3d_nb.examples import Example as Example
+    from sam3d_nb.examples import list_examples as list_examples
+    from sam3d_nb.examples import load_example as load_example
+    from sam3d_nb.object3d import Object3D as Object3D
+    from sam3d_nb.pipeline import load_model as load_model
+    from sam3d_nb.progress import Progress as Progress
+    from sam3d_nb.runs import reconstruct_to_folder as reconstruct_to_folder
+
+_MODULES = {
+    "Example": "examples",
+    "Object3D": "object3d",
+    "Progress": "progress",
+    "Sam3dError": "errors",
+    "doctor": "diagnosis",
+    "list_examples": "examples",
+    "load_example": "examples",
+    "load_model": "pipeline",
+    "reconstruct_to_folder": "runs",
+}
+
+__all__ = [*_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,226 @@
+"""The command line, `sam3d-nb`: the same functions as in the notebooks, with exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sam3d_nb import __version__
+from sam3d_nb.errors import InputError, OutOfMemoryError, Sam3dError
+
+# Only what argument parsing needs is imported here: `--help` answers without torch.
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USAGE_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    an error in this program; please report it with what --verbose prints
+  2    the command line is not understood
+  3    the input is not what is needed: a path, picture, mask, option
+  4    the result cannot be written
+  5    a model's weights are missing
+  6    memory ran out
+  7    the model found nothing usable
+  130  interrupted
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(USAGE_EXIT_CODE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one line on standard error."""
+    parser = _make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "lab":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    verbose = getattr(options, "verbose", False)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED_EXIT_CODE, verbose)
+    except Sam3dError as error:
+        return _fail(str(error), error.exit_code, verbose)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            hint = "memory ran out; free some, or choose a smaller picture"
+            return _fail(hint, OutOfMemoryError.exit_code, verbose)
+        hint = "" if verbose else "; --verbose shows where, please report it"
+        message = f"unexpected {type(error).__name__}: {error}{hint}"
+        return _fail(message, Sam3dError.exit_code, verbose)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.cuda.OutOfMemoryError is no MemoryError, and torch may not be loaded.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    line = " ".join(message.split())
+    print(f"sam3d-nb: {line} (exit code {code})", file=sys.stderr)
+    return code
+
+
+def _make_parser() -> _Parser:
+    common = _Parser(add_help=False, allow_abbrev=False)
+    common.add_argument(
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,  # accepted before and after the command's name
+        help="print the traceback of an error as well",
+    )
+    parser = _Parser(
+        prog="sam3d-nb",
+        parents=[common],
+        description="From one photo to textured 3D objects.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sam3d-nb {__version__}")
+    commands: Any = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+
+    def add(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:
+        command = commands.add_parser(
+            name, help=text, description=text, parents=[common], allow_abbrev=False
+        )
+        command.set_defaults(run=run)
+        return command
+
+    _inference_options(add("inference", _inference, "reconstruct one object of a photo"))
+    _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
+    add("doctor", _doctor, "show what is installed, which hardware and models are ready")
+    lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")
+    _option(lab, "folder", help="folder of notebooks (default: notebooks, made if missing)")
+    return parser
+
+
+def _option(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
+    """Add `--some_name`, as published, and `--some-name`."""
+    spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+    parser.add_argument(*spellings, **settings)
+
+
+def _switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option that takes true or false, and means true without a value."""
+    _option(
+        parser,
+        name,
+        nargs="?",
+        const=True,
+        default=False,
+        type=_boolean,
+        metavar="true|false",
+        help=f"{text} (default: false)",
+    )
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower().removeprefix(".") for part in text.split(","))
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    _option(parser, "model", help="name of the model (default: the best that is ready)")
+    _option(parser, "device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    _option(parser, "seed", type=int, default=0, help="same seed, same result (default: 0)")
+
+
+def _inference_options(parser: argparse.ArgumentParser) -> None:
+    text = "photo with masks 0.png, 1.png ... beside it, its folder, or a sample's name"
+    _option(parser, "image_path", required=True, help=text)
+    _option(parser, "mask_index", type=int, default=0, help="which mask (default: 0)")
+    _option(parser, "output_dir", default="output", help="results go into a new folder in here")
+    _switch(parser, "export_images", "also write the photo with its mask and a preview")
+    text = "glb, obj, ply or stl; several with commas (default: glb)"
+    _option(parser, "output_format", type=_formats, default=("glb",), help=text)
+    text = "write into a folder without a time in its name and replace the files there"
+    _switch(parser, "overwrite", text)
+    _model_options(parser)
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    _option(parser, "output_dir", default="output", help="results go into a new folder in here")
+    _model_options(parser)
+
+
+def _inference(options: argparse.Namespace) -> None:
+    from sam3d_nb.examples import load_example
+    from sam3d_nb.pipeline import load_model
+    from sam3d_nb.progress import Progress
+    from sam3d_nb.runs import check_formats, reconstruct_to_folder
+
+    check_formats(options.output_format)
+    if options.mask_index < 0:
+        raise InputError(
+            f"mask index {options.mask_index} is not available in this version, which "
+            "reconstructs single objects; give 0 or more"
+        )
+    model = load_model(options.model, options.device)
+    example = load_example(options.image_path)
+    with Progress() as progress:
+        run = reconstruct_to_folder(
+            example,
+            options.mask_index,
+            model,
+            options.output_dir,
+            formats=options.output_format,
+            seed=options.seed,
+            pictures=options.export_images,
+            overwrite=options.overwrite,
+            on_event=progress,
+        )
+    _print_paths(run.files)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from sam3d_nb.demo import run_demo
+    from sam3d_nb.pipeline import load_model
+    from sam3d_nb.progress import Progress
+
+    model = load_model(options.model, options.device)
+    with Progress() as progress:
+        run = run_demo(model, options.output_dir, seed=options.seed, on_event=progress)
+    _print_paths(run.files)
+    print("Open the report in a browser, and the GLB in any 3D viewer.")
+
+
+def _print_paths(files: dict[str, Path]) -> None:
+    width = max(map(len, files))
+    for kind, path in files.items():
+        print(f"{kind:<{width}}  {path}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from sam3d_nb.diagnosis import doctor
+
+    print(doctor())
+
+
+def _lab(options: argparse.Namespace) -> None:
+    from sam3d_nb.lab import open_lab
+
+    open_lab(options.folder, options.rest)

@@ -1,0 +1,90 @@
+"""The demo: the sample object of a real photo to a GLB, a preview picture and a report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+from sam3d_nb.events import OnEvent
+from sam3d_nb.examples import Example, load_example
+from sam3d_nb.files import write_file
+from sam3d_nb.pipeline import MODELS, Model
+from sam3d_nb.runs import Run, reconstruct_to_folder
+
+SAMPLE = ("coffee", 0)
+"""Name of the example and index of the mask."""
+
+NOTES = {
+    "silhouette": (
+        "This is the baseline, not a learned model. It inflates the outline of the mask, so the "
+        "front looks like the photo from where the photo was taken; the depth is a guess, hollow "
+        "things come out solid, and the back is the front mirrored."
+    ),
+}
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+img { max-width: 100%; border-radius: 6px }
+td { padding: .1rem 1.5rem .1rem 0; vertical-align: top; overflow-wrap: anywhere }
+"""
+
+
+def run_demo(
+    model: Model,
+    output_dir: str | Path = "output",
+    *,
+    seed: int = 0,
+    on_event: OnEvent | None = None,
+) -> Run:
+    """Reconstruct the sample object into a new folder under `output_dir`, with pictures and report.
+
+    The files of the returned run are `glb`, `photo`, `preview` and `report`, an HTML page.
+    Raises OutputError where they cannot be written.
+    """
+    name, index = SAMPLE
+    example = load_example(name)
+    run = reconstruct_to_folder(
+        example, index, model, output_dir, seed=seed, pictures=True, on_event=on_event
+    )
+    page = report(example, run).encode()
+    path = write_file(run.folder / "report.html", page)
+    return replace(run, files=run.files | {"report": path})
+
+
+def report(example: Example, run: Run) -> str:
+    """Return an HTML page about one run; pictures and files are named relative to its folder."""
+    result = run.result
+    source = result.provenance
+    note = NOTES.get(source.model) or MODELS[source.model].description
+    facts = {
+        "object": f"{result.name}, mask {source.mask_index} of example {example.name}",
+        "photo": str(example.info.get("source", "source unknown")),
+        "license of the photo": str(example.info.get("license", "unknown")),
+        "model": f"{source.model}, version {source.model_version}",
+        "seed": str(source.seed),
+        "sam3d_nb": source.package_version,
+        "SHA-256 of the pixels": source.image_sha256,
+        "mesh": f"{len(result.mesh.vertices):,} vertices, {len(result.mesh.faces):,} triangles",
+    }
+    timings = {stage: f"{seconds:.2f} s" for stage, seconds in source.timings.items()}
+    timings["all stages"] = f"{sum(source.timings.values()):.2f} s"
+    files = {kind: path.name for kind, path in run.files.items()}
+    pictures = [path.name for path in run.files.values() if path.suffix == ".png"]
+    parts = [
+        f"<h1>{escape(result.name.capitalize())}</h1>",
+        f"<p><strong>{escape(source.model)}:</strong> {escape(note)}</p>",
+        *(f'<p><img src="{escape(name)}" alt="{escape(name)}"></p>' for name in pictures),
+        f"<h2>Where it comes from</h2>{_table(facts)}",
+        f"<h2>Time</h2>{_table(timings)}",
+        f"<h2>Files</h2>{_table(files)}",
+    ]
+    title = escape(f"{result.name} by {source.model}")
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _table(rows: dict[str, str]) -> str:
+    cells = (f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows.items())
+    return f"<table>{''.join(cells)}</table>"

@@ -1,0 +1,133 @@
+"""One reconstruction from files to files: what the command line runs, and notebooks may."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from sam3d_nb.errors import InputError, OutputError
+from sam3d_nb.events import OnEvent
+from sam3d_nb.examples import Example
+from sam3d_nb.files import write_file
+from sam3d_nb.mesh.glb import encode_png
+from sam3d_nb.object3d import Object3D
+from sam3d_nb.pipeline import Model
+from sam3d_nb.view.render import render
+
+PREVIEW_AZIMUTHS = (0.0, 90.0, 180.0, 270.0)
+FORMATS = ("glb", "obj", "ply", "stl")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run made. files: what was written, meshes first, by what it is."""
+
+    folder: Path
+    result: Object3D
+    files: dict[str, Path]
+
+
+def reconstruct_to_folder(
+    example: Example,
+    index: int,
+    model: Model,
+    output_dir: str | Path = "output",
+    *,
+    formats: tuple[str, ...] = ("glb",),
+    seed: int = 0,
+    pictures: bool = False,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+) -> Run:
+    """Reconstruct object `index` of `example` and write it into a folder under `output_dir`.
+
+    The folder is new and named after time, example and mask. With `overwrite` it is named after
+    example and mask alone, and files in it are replaced. pictures: also write the photo with its
+    mask and a contact sheet of the result.
+
+    Raises InputError for an unknown format or mask, OutputError where nothing can be written;
+    both before anything is reconstructed.
+    """
+    check_formats(formats)
+    example.mask(index)
+    name = f"{plain_name(example.name)}_{index}"
+    folder = result_folder(output_dir, name, overwrite=overwrite)
+    try:
+        result = model.reconstruct(example, index, seed=seed, on_event=on_event)
+        files = {
+            kind: result.save(folder / f"{name}.{kind}", overwrite=overwrite) for kind in formats
+        }
+        if pictures:
+            files |= save_pictures(example, index, result, folder, overwrite=overwrite)
+    except BaseException:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    return Run(folder, result, files)
+
+
+def save_pictures(
+    example: Example, index: int, result: Object3D, folder: Path, *, overwrite: bool = False
+) -> dict[str, Path]:
+    """Write `photo.png`, the photo cut down to the mask, and `preview.png`, four sides in a row."""
+    photo = example.image // np.where(example.mask(index), 1, 4)[..., None].astype(np.uint8)
+    sides = [render(result, azimuth) for azimuth in PREVIEW_AZIMUTHS]
+    pictures = {"photo": photo, "preview": np.concatenate(sides, axis=1)}
+    return {
+        name: write_file(folder / f"{name}.png", encode_png(pixels), overwrite=overwrite)
+        for name, pixels in pictures.items()
+    }
+
+
+def check_formats(formats: tuple[str, ...]) -> None:
+    """Raise InputError unless there is one format at least and all are known."""
+    for kind in formats or ("",):
+        if kind not in FORMATS:
+            raise InputError(f"there is no format {kind!r}; choose from {', '.join(FORMATS)}")
+
+
+def result_folder(output_dir: str | Path, name: str, *, overwrite: bool = False) -> Path:
+    """Make and return `output_dir/name`, or without `overwrite` a new folder `TIME_name`.
+
+    Raises OutputError where that cannot be made or written to.
+    """
+    parent = Path(output_dir).expanduser()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            folder = parent / name
+            folder.mkdir(exist_ok=True)
+        else:
+            folder = _new_folder(parent, f"{datetime.now():%Y%m%d-%H%M%S}_{name}")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"cannot write results into {parent.absolute()}: {reason}; choose another folder"
+        ) from error
+    return folder
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that was not there before, also when others do the same at the same time."""
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def plain_name(name: str) -> str:
+    """Return `name` with letters, digits, dots, dashes and underscores only."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "example"
