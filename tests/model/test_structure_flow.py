@@ -232,6 +232,29 @@ def test_half_precision(flow, dtype, bound):
         assert (rough - exact).norm() / exact.norm() < bound, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 0.003), (torch.bfloat16, 0.015)])
+def test_half_precision_at_published_width(dtype, bound):
+    config = StructureFlowConfig(depth=3, resolution=4)
+    flow = fill(build_structure_flow(config), CHECKPOINT_PREFIX)
+    half = build_structure_flow(config, dtype=dtype)
+    half.load_state_dict(flow.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    latents = draw_noise(config, generator)
+    tokens = torch.randn(1, 200, config.condition_width, generator=generator)
+    exact, rough = (
+        network(
+            latents,
+            network.modulation(torch.tensor([120.0]), torch.zeros(1)),
+            network.prepare(tokens),
+            guided=True,
+        )
+        for network in (flow, half.requires_grad_(False))
+    )
+    for name in NAMES:
+        assert (rough[name].float() - exact[name]).norm() / exact[name].norm() < bound, name
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_survives_large_tokens(flow, dtype):
     latents, tokens = random_case()
