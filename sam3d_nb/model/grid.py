@@ -90,6 +90,7 @@ class Grid:
     def forget_tables(self) -> None:
         """Free every table that was made; it is made again when somebody asks for it."""
         self._windows.clear()
+        self._positions.clear()
         for name in list(vars(self)):
             if isinstance(getattr(type(self), name, None), cached_property):
                 delattr(self, name)
@@ -110,8 +111,8 @@ class Grid:
 
         Column (a * 3 + b) * 3 + c is the voxel at offset (a - 1, b - 1, c - 1).
         """
-        stride = torch.tensor(self._strides[1:], device=self.device)
-        steps = torch.tensor(TAPS, device=self.device) @ stride  # (27,)
+        _, plane, line, _ = self._strides
+        steps = torch.tensor([x * plane + y * line + z for x, y, z in TAPS], device=self.device)
         return self._volume[self._cells[:, None] + steps]
 
     @cached_property
