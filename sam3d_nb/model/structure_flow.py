@@ -198,7 +198,7 @@ class StructureBlock(nn.Module):
             return x + update
         if x.shape[0] == batch:  # up to here both passes are the same
             return torch.cat([x + update, x + condition.zeros])
-        x[:batch] += update
+        x[:batch] += update  # in place: x is the sum that this block just made
         x[batch:] += condition.zeros
         return x
 
