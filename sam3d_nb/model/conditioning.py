@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .cache import SceneCache
-from .config import ConditionConfig, PointEmbedConfig, VisionConfig
-from .layers import OUTPUT_EPS, LayerNorm, layer_norm
-from .vision import Block, VisionTransformer
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.cache import SceneCache
+from sam3d_nb.model.config import ConditionConfig, PointEmbedConfig, VisionConfig
+from sam3d_nb.model.layers import OUTPUT_EPS, LayerNorm, layer_norm, set_linear_dtype
+from sam3d_nb.model.vision import Block, VisionTransformer
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -205,9 +205,20 @@ def condition_tokens(
     return [embedder(inputs, cache) for embedder in embedders]
 
 
-def build_condition_embedder(config: ConditionConfig) -> ConditionEmbedder:
-    """Build the condition embedder of one stage, with fresh weights, in evaluation mode."""
-    return ConditionEmbedder(config).eval()
+def build_condition_embedder(
+    config: ConditionConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> ConditionEmbedder:
+    """Return the condition embedder of one stage without weights, ready for `load_state_dict`.
+
+    Matrix products run in `dtype`; norms, residual streams and tables stay in float32.
+    """
+    with torch.device(device or torch.get_default_device()):
+        embedder = ConditionEmbedder(config)
+    set_linear_dtype([embedder], dtype)
+    return embedder.eval()
 
 
 def _same_weights(a: VisionTransformer, b: VisionTransformer) -> bool:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from ..errors import InputError
+from sam3d_nb.errors import InputError
 
 SAMPLES = 64  # per axis, whatever the aspect
 FTOL = 1e-3  # the released solver stops this early

@@ -286,5 +286,5 @@ def set_linear_dtype(modules: Iterable[nn.Module], dtype: torch.dtype) -> None:
     """Turn the weights and biases of all linear layers and convolutions inside to `dtype`."""
     for root in modules:
         for module in root.modules():
-            if isinstance(module, nn.Linear | nn.Conv3d):
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d):
                 module.to(dtype)

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .config import MogeConfig, Remap
-from .focal import uv_map
-from .layers import linear_dtype
-from .preprocess import resize_antialiased
-from .vision import VisionTransformer
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.config import MogeConfig, Remap
+from sam3d_nb.model.focal import uv_map
+from sam3d_nb.model.layers import linear_dtype, set_linear_dtype
+from sam3d_nb.model.preprocess import resize_antialiased
+from sam3d_nb.model.vision import VisionTransformer
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -212,6 +212,18 @@ def resized_size(height: int, width: int, num_tokens: int, patch: int = 14) -> t
     return resized
 
 
-def build_moge(config: MogeConfig) -> Moge:
-    """Build the point-map network with fresh weights, in evaluation mode."""
-    return Moge(config).eval()
+def build_moge(
+    config: MogeConfig | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Moge:
+    """Return the point-map network without weights, ready for `load_state_dict`.
+
+    Matrix products and convolutions run in `dtype`; norms, the residual stream of the backbone and
+    the last convolutions' arithmetic stay in float32.
+    """
+    with torch.device(device or torch.get_default_device()):
+        network = Moge(config or MogeConfig())
+    set_linear_dtype([network], dtype)
+    return network.eval()

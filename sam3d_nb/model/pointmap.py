@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, WeightsError
-from .cache import SceneCache
-from .config import MogeConfig, VisionConfig
-from .focal import intrinsics_matrix, recover_focal_shift, uv_map
-from .moge import Moge
+from sam3d_nb.errors import InputError, WeightsError
+from sam3d_nb.model.cache import SceneCache
+from sam3d_nb.model.config import MogeConfig, VisionConfig
+from sam3d_nb.model.focal import intrinsics_matrix, recover_focal_shift, uv_map
+from sam3d_nb.model.moge import Moge
 
 CHOICES = {
     "remap_output": ("linear", "sinh", "exp", "sinh_exp"),

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
-from .cache import SceneCache
-from .config import PreprocessConfig
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.cache import SceneCache
+from sam3d_nb.model.config import PreprocessConfig
 
 NAN = float("nan")
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, half-open, may leave the image

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .config import VisionConfig
-from .layers import BLOCK_EPS, LayerNorm, attention
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.config import VisionConfig
+from sam3d_nb.model.layers import BLOCK_EPS, LayerNorm, attention
 
 POSITION_OFFSET = 0.1  # added to a grid's side where the position table is resampled
 
@@ -54,16 +54,24 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x.to(self.fc1.weight.dtype))))
 
 
-class LayerScale(nn.Module):
-    """A learned factor for each channel of a residual branch, applied in float32."""
+class Residual(nn.Module):
+    """Adds a branch to the residual stream."""
+
+    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
+        """Return the sum of `stream` (B, N, C) float32 and `branch` (B, N, C), float32."""
+        return stream + branch
+
+
+class LayerScale(Residual):
+    """Adds a branch to the residual stream, times a learned factor for each channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale (..., C); float32 out."""
-        return x.float() * self.gamma.float()
+    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
+        """Return `stream` (B, N, C) float32 plus `branch` (B, N, C) · gamma, float32."""
+        return torch.addcmul(stream, branch.float(), self.gamma.float())
 
 
 class Block(nn.Module):
@@ -75,8 +83,8 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.norm2 = LayerNorm(width, eps=BLOCK_EPS)
         self.mlp = MLP(width, mlp_ratio * width)
-        self.ls1 = LayerScale(width) if layer_scale else nn.Identity()
-        self.ls2 = LayerScale(width) if layer_scale else nn.Identity()
+        self.ls1 = LayerScale(width) if layer_scale else Residual()
+        self.ls2 = LayerScale(width) if layer_scale else Residual()
 
     def forward(self, x: Tensor, keep: int | None = None) -> Tensor:
         """Map `x` (B, N, C) to (B, N, C), or to its first `keep` tokens (B, keep, C) alone.
@@ -84,8 +92,8 @@ class Block(nn.Module):
         Tokens meet only in attention, so those that nobody reads afterwards need neither a query
         nor the MLP: with `keep` the result is the same and the work less.
         """
-        x = x[:, :keep] + self.ls1(self.attn(self.norm1(x), keep))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1(x[:, :keep], self.attn(self.norm1(x), keep))
+        return self.ls2(x, self.mlp(self.norm2(x)))
 
 
 class PatchEmbed(nn.Module):

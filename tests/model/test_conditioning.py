@@ -38,8 +38,7 @@ POINTS = PointEmbedConfig(width=48, input_size=64)
     [("ss", STAGE1_CONDITION, 634_485_760), ("slat", STAGE2_CONDITION, 626_054_144)],
 )
 def test_published_names_and_shapes(stage, config, parameters):
-    with torch.device("meta"):
-        embedder = build_condition_embedder(config)
+    embedder = build_condition_embedder(config, device="meta")
     assert shapes(embedder) == manifest(f"{stage}_condition_embedder")
     assert sum(p.numel() for p in embedder.parameters()) == parameters
 
@@ -274,11 +273,13 @@ def test_batch_is_the_objects_one_by_one():
 def test_half_precision_stays_close(stage, dtype):
     embedder, inputs = fill(build_condition_embedder(SMALL[stage])), photo_inputs()
     exact = embedder(inputs)
+    mixed = fill(build_condition_embedder(SMALL[stage], dtype=dtype))(inputs)
     half = embedder.to(dtype)(inputs)
     assert half.dtype == dtype
-    assert half.isfinite().all()
-    error = (half.float() - exact).norm() / exact.norm()
-    assert error < {torch.float16: 3e-3, torch.bfloat16: 2e-2}[dtype]
+    for tokens in (mixed, half):
+        assert tokens.isfinite().all()
+        error = (tokens.float() - exact).norm() / exact.norm()
+        assert error < {torch.float16: 3e-3, torch.bfloat16: 2e-2}[dtype]
 
 
 def test_point_map_without_points_gives_finite_tokens():

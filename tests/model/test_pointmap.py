@@ -38,8 +38,7 @@ NAN, INF = math.nan, math.inf
 
 
 def test_published_names_and_shapes():
-    with torch.device("meta"):
-        network = build_moge(MogeConfig())
+    network = build_moge(device="meta")
     assert shapes(network) == manifest("moge")
     assert sum(p.numel() for p in network.parameters()) == 314_174_020
 
@@ -335,11 +334,14 @@ def test_half_precision_stays_close(golden, dtype):
     network = infer_network(golden("pointmap/infer"), "default", 0.5)
     image = formula_image(40, 60, 0.0)
     exact, exact_mask = network(image, 91)
-    half, half_mask = network.to(dtype)(image, 91)
-    assert half.dtype == half_mask.dtype == torch.float32
-    error = (half - exact).norm() / exact.norm()
-    assert error < {torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
-    assert ((half_mask > 0.5) != (exact_mask > 0.5)).float().mean() < 0.02
+    mixed = build_moge(SMALL_MOGE, dtype=dtype)
+    mixed.load_state_dict(network.state_dict())
+    for lower in (mixed, network.to(dtype)):
+        half, half_mask = lower(image, 91)
+        assert half.dtype == half_mask.dtype == torch.float32
+        error = (half - exact).norm() / exact.norm()
+        assert error < {torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+        assert ((half_mask > 0.5) != (exact_mask > 0.5)).float().mean() < 0.02
 
 
 def test_x_and_y_stay_without_projection_and_follow_rays_with_it(small):
@@ -426,8 +428,7 @@ def test_other_settings_are_read():
             "num_tokens_range": [100, 200],
         }
     )
-    with torch.device("meta"):
-        network = build_moge(config)
+    network = build_moge(config, device="meta")
     assert network.taken_blocks == (2, 5, 8, 11)
     assert "head.output_block.0.3.weight" in network.state_dict()  # moved by the residual block
     assert config.token_range == (100, 200)

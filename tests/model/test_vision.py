@@ -8,6 +8,7 @@ from harness import fill
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.conditioning import ImageEmbed
 from sam3d_nb.model.config import SMALL_VISION, VisionConfig
+from sam3d_nb.model.layers import set_linear_dtype
 from sam3d_nb.model.vision import Attention, Block, VisionTransformer
 
 NO_REGISTERS = VisionConfig(width=48, depth=3, heads=3, image_size=70, registers=0)
@@ -136,9 +137,7 @@ def test_half_products_with_float32_norms():
     model = fill(VisionTransformer(SMALL_VISION))
     image = torch.randn(1, 3, 98, 98)
     exact = model(image)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            module.to(torch.bfloat16)
+    set_linear_dtype([model], torch.bfloat16)
     assert (model(image) - exact).norm() / exact.norm() < 1.5e-2
 
 
