@@ -74,7 +74,8 @@ def intrinsics_matrix(focal: float, aspect: float) -> Tensor:
     `aspect` = width / height; pixels are square and the center is (0.5, 0.5).
     """
     fy = focal / 2 * math.hypot(1, aspect)
-    return torch.tensor([[fy / aspect, 0, 0.5], [0, fy, 0.5], [0, 0, 1]], dtype=torch.float32)
+    rows = [[fy / aspect, 0, 0.5], [0, fy, 0.5], [0, 0, 1]]
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")
 
 
 def fit_intrinsics(points: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def _samples(points: Tensor, valid: Tensor) -> tuple[np.ndarray, np.ndarray, np.
     """Sample a 64 x 64 grid by plain nearest: xy (K, 2), z (K,), uv (K, 2) of the valid samples."""
     height, width = valid.shape
     rows, columns = (
-        F.interpolate(torch.arange(n).float()[None, None], SAMPLES, mode="nearest")[0, 0].long()
+        F.interpolate(_count(n)[None, None], SAMPLES, mode="nearest")[0, 0].long()
         for n in (height, width)
     )
     u, v = _uv_axes(height, width, width / height)
@@ -113,7 +114,12 @@ def _uv_axes(rows: int, columns: int, aspect: float) -> tuple[Tensor, Tensor]:
     """Return u of every column (columns,) and v of every row (rows,), float32 on the CPU."""
     diagonal = math.hypot(1, aspect)
     u, v = (
-        half * (2 * torch.arange(n).float() + 1 - n) / n
+        half * (2 * _count(n) + 1 - n) / n
         for half, n in ((aspect / diagonal, columns), (1 / diagonal, rows))
     )
     return u, v
+
+
+def _count(n: int) -> Tensor:
+    """Return 0 … n - 1 as float32 on the CPU, whatever the default device."""
+    return torch.arange(n, dtype=torch.float32, device="cpu")

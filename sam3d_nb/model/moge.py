@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, hidden: int, norm: str = "group_norm") -> None:
         super().__init__()
-        groups = hidden // GROUP_WIDTH if norm == "group_norm" else 1
+        groups = max(hidden // GROUP_WIDTH, 1) if norm == "group_norm" else 1
         self.layers = nn.Sequential(
             GroupNorm(1, width),
             nn.ReLU(),
