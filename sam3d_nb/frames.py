@@ -40,18 +40,18 @@ class Pose:
 
     def __post_init__(self) -> None:
         quaternion = np.asarray(self.rotation, dtype=np.float64)
-        scale = np.broadcast_to(np.asarray(self.scale, dtype=np.float64), 3)
+        scale = np.asarray(self.scale, dtype=np.float64)
         length = float(np.linalg.norm(quaternion))
         if quaternion.shape != (4,) or not np.isfinite(length) or length < 1e-8:
             raise InputError(f"a rotation is a quaternion (w, x, y, z) but got {self.rotation}")
         if np.shape(self.translation) != (3,) or not np.isfinite(self.translation).all():
             raise InputError(f"a translation is three finite numbers but got {self.translation}")
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
+        if scale.shape not in ((), (1,), (3,)) or not (np.isfinite(scale) & (scale > 0)).all():
             raise InputError(f"a scale is one or three positive numbers but got {self.scale}")
         quaternion = quaternion / length * (-1.0 if quaternion[0] < 0 else 1.0)
         object.__setattr__(self, "rotation", tuple(quaternion.tolist()))
         object.__setattr__(self, "translation", tuple(float(x) for x in self.translation))
-        object.__setattr__(self, "scale", tuple(scale.tolist()))
+        object.__setattr__(self, "scale", tuple(np.broadcast_to(scale, 3).tolist()))
 
     def apply(self, points: ArrayLike) -> Array:
         """Return object-frame `points` (N, 3) in the camera frame, (N, 3)."""

@@ -15,13 +15,15 @@ from sam3d_nb.mesh import Mesh
 class Provenance:
     """Where an object came from; enough to make it again.
 
-    image_sha256: of the pixels (height, width and RGB bytes). timings: seconds a stage.
+    image_sha256, mask_sha256: of the pixels (the shape, then RGB or one byte a pixel).
+    timings: seconds a stage.
     """
 
     model: str
     model_version: str
     package_version: str
     image_sha256: str
+    mask_sha256: str = ""
     mask_index: int | None = None
     seed: int = 0
     timings: dict[str, float] = field(default_factory=dict)

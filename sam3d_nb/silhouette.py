@@ -18,16 +18,14 @@ from sam3d_nb.pipeline import Model, Request
 
 DEFAULT_DISTANCE = 1.0
 """Distance of the visible surface in metres where no point map tells it."""
-NEAREST_SHARE = 0.5
-"""The front comes towards the camera by at most this share of the object's distance."""
 
 
 class Silhouette(Model):
     """Inflates the masked outline to a closed mesh, the photo on its front, mirrored on its back.
 
-    The mesh is symmetric in depth about a plane that faces the camera, every vertex lies on the
-    ray of a mask pixel (so the projection is the mask), and the visible surface lies at the median
-    depth of the point map within the mask, or `DEFAULT_DISTANCE` without one.
+    The mesh is as thick behind the outline as before it, so that a disc becomes a ball. Every
+    vertex lies on the ray of a mask pixel, so the projection is the mask. The visible surface lies
+    at the median depth of the point map within the mask, or at `DEFAULT_DISTANCE` without one.
     """
 
     name = "silhouette"
@@ -48,9 +46,11 @@ class Silhouette(Model):
         plane, faces, border, height = inflate(
             plane, outline.faces, outline.border, outline.cell * float(extent)
         )
-        height *= min(1.0, NEAREST_SHARE / height.max())
-        vertices, faces, source = _both_sides(plane, height, faces, border)
-        vertices *= surface / (1 - np.median(height))  # distance of the plane of symmetry
+        front, back = _both_depths(height)
+        even = front[: len(outline.points)][~outline.border]  # the pixels of the regular grid
+        distance = surface / np.median(even)
+        rays = _rays(plane) * distance
+        vertices, faces, source = close(rays * front[:, None], rays * back[:, None], faces, border)
         mesh, pose = _framed(vertices, faces, axes)
         emit(MeshEvent(fraction=1.0))
 
@@ -105,16 +105,18 @@ def _rays(plane: np.ndarray) -> np.ndarray:
     return np.concatenate([plane, -np.ones((len(plane), 1))], axis=1)
 
 
-def _both_sides(
-    plane: np.ndarray, height: np.ndarray, faces: np.ndarray, border: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the closed surface around the plane at distance 1: vertices, faces, source of each.
+def _both_depths(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the depths (Q,) at which rays enter and leave the object, in units of its distance.
 
-    Both sheets stay on the rays of the plane's points, so the projection cannot change.
+    height: (Q,) of the inflated outline on the plane at distance 1. A ball of radius R at distance
+    1 is seen as a disc of radius a = R / sqrt(1 - R^2); its height is h^2 = a^2 - r^2 on the ray
+    that meets the plane at r, and that ray enters and leaves it at (1 -+ R h / a) / (1 + r^2).
+    With a^2 = max h^2 the same holds for every outline, and no vertex comes behind the camera.
     """
-    rays = _rays(plane)
-    front, back = rays * (1 - height)[:, None], rays * (1 + height)[:, None]
-    return close(front, back, faces, border)
+    largest = height.max() ** 2
+    middle = 1 / (1 + largest - height**2)
+    half = height / np.sqrt(1 + largest)
+    return middle * (1 - half), middle * (1 + half)
 
 
 def _framed(vertices: np.ndarray, faces: np.ndarray, axes: np.ndarray) -> tuple[Mesh, Pose]:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.mesh.color import to_linear, to_srgb
+from sam3d_nb.mesh.glb import pack_glb, unpack_glb
 from sam3d_nb.mesh.mesh import Mesh
 
 if TYPE_CHECKING:
     import trimesh
 
+EXACT_COLORS = "_EXACT_COLORS"
 MAX_BYTES = 500_000_000
 
 
@@ -33,7 +36,8 @@ def load_mesh(path: str | Path) -> Mesh:
         raise InputError(f"{path} has more than {MAX_BYTES // 1_000_000} MB; simplify it first")
     try:
         # From memory and without a resolver, so that a file cannot name other files.
-        scene = trimesh.load_scene(BytesIO(path.read_bytes()), file_type="glb", process=False)
+        content = _with_float_colors(path.read_bytes())
+        scene = trimesh.load_scene(BytesIO(content), file_type="glb", process=False)
         parts = [p for p in scene.dump() if isinstance(p, trimesh.Trimesh) and len(p.faces)]
     except MemoryError:
         raise
@@ -55,9 +59,20 @@ def load_mesh(path: str | Path) -> Mesh:
     )
 
 
+def _with_float_colors(content: bytes) -> bytes:
+    """Return the GLB with its vertex colors twice: the reader keeps `COLOR_0` in 8 bits only."""
+    document, binary = unpack_glb(content)
+    for mesh in document.get("meshes", []):
+        for primitive in mesh["primitives"]:
+            attributes = primitive["attributes"]
+            if "COLOR_0" in attributes:
+                attributes[EXACT_COLORS] = attributes["COLOR_0"]
+    return pack_glb(document, binary)
+
+
 def _textured(part: trimesh.Trimesh) -> Mesh | None:
-    texture, uv = _texture(part), getattr(part.visual, "uv", None)
-    if texture is None or uv is None:
+    texture, uv, tint = _texture(part), getattr(part.visual, "uv", None), _vertex_factor(part)
+    if texture is None or uv is None or (tint is not None and (tint != 1).any()):
         return None
     upper_left = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)  # the reader flips v
     return Mesh(part.vertices, part.faces, uv=upper_left, texture=texture)
@@ -72,7 +87,7 @@ def _texture(part: trimesh.Trimesh) -> np.ndarray | None:
     factor = _factor(part)
     if factor is None or (factor == 1).all():
         return texture
-    return np.round(_to_srgb(_to_linear(texture / 255) * factor) * 255).astype(np.uint8)
+    return np.round(to_srgb(to_linear(texture / 255) * factor) * 255).astype(np.uint8)
 
 
 def _material(part: trimesh.Trimesh, key: str) -> Any:
@@ -89,18 +104,31 @@ def _factor(part: trimesh.Trimesh) -> np.ndarray | None:
 
 
 def _linear_colors(part: trimesh.Trimesh) -> np.ndarray | None:
-    """Return linear vertex colors (V, 3) in [0, 1], None where the part has no color at all."""
-    visual: Any = part.visual
-    if visual.kind == "vertex":
-        return visual.vertex_colors[:, :3] / np.float32(255)
-    texture, uv = _texture(part), getattr(visual, "uv", None)
+    """Return linear vertex colors (V, 3) in [0, 1], None where the part has no color at all.
+
+    As glTF has it: vertex color times base color factor times texture.
+    """
+    factors: list[np.ndarray | None] = [_vertex_factor(part)]
+    texture, uv = _texture(part), getattr(part.visual, "uv", None)
     if texture is not None and uv is not None:
         height, width = texture.shape[:2]
         u = np.floor(uv[:, 0] % 1 * width).astype(int).clip(0, width - 1)
         v = np.floor((1 - uv[:, 1]) % 1 * height).astype(int).clip(0, height - 1)
-        return _to_linear(texture[v, u] / 255)
-    factor = _factor(part)
-    return None if factor is None else np.broadcast_to(factor, (len(part.vertices), 3))
+        factors.append(to_linear(texture[v, u] / 255))
+    else:
+        factors.append(_factor(part))
+    known = [f for f in factors if f is not None]
+    if not known:
+        return None
+    return np.broadcast_to(np.prod(np.broadcast_arrays(*known), axis=0), (len(part.vertices), 3))
+
+
+def _vertex_factor(part: trimesh.Trimesh) -> np.ndarray | None:
+    """Return what `COLOR_0` says (V, 3), linear in [0, 1], None without it."""
+    if EXACT_COLORS not in part.vertex_attributes:
+        return None
+    values = np.asarray(part.vertex_attributes[EXACT_COLORS])[:, :3]
+    return values if values.dtype.kind == "f" else values / np.iinfo(values.dtype).max
 
 
 def _fill_white(colors: list[np.ndarray | None], parts: list[trimesh.Trimesh]) -> np.ndarray:
@@ -109,11 +137,3 @@ def _fill_white(colors: list[np.ndarray | None], parts: list[trimesh.Trimesh]) -
         for c, p in zip(colors, parts, strict=True)
     ]
     return np.concatenate(filled)
-
-
-def _to_linear(srgb: np.ndarray) -> np.ndarray:
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def _to_srgb(linear: np.ndarray) -> np.ndarray:
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -30,16 +30,16 @@ class Mesh:
         self._convert("vertices", np.float32, (None, 3))
         self._convert("faces", np.int32, (None, 3))
         count = len(self.vertices)
-        if not np.isfinite(self.vertices).all():
-            bad = int((~np.isfinite(self.vertices)).any(1).sum())
-            raise InputError(f"{bad} of {count} mesh vertices are not finite")
+        self._check_finite("vertices")
         if len(self.faces) and not (self.faces.min() >= 0 and self.faces.max() < count):
             low, high = int(self.faces.min()), int(self.faces.max())
             raise InputError(f"faces name vertices {low} to {high} but the mesh has {count}")
         if self.colors is not None:
             self._convert("colors", np.float32, (count, 3))
+            self._check_finite("colors")
         if self.uv is not None:
             self._convert("uv", np.float32, (count, 2))
+            self._check_finite("uv")
         if self.texture is not None:
             self._convert("texture", np.uint8, (None, None, 3))
             if self.uv is None:
@@ -55,12 +55,39 @@ class Mesh:
             raise InputError(f"mesh {name} need shape {wanted} but have {array.shape}")
         object.__setattr__(self, name, array)
 
+    def _check_finite(self, name: str) -> None:
+        finite = np.isfinite(getattr(self, name)).all(1)
+        if not finite.all():
+            raise InputError(f"{int((~finite).sum())} of {len(finite)} mesh {name} are not finite")
+
     @cached_property
     def bounds(self) -> np.ndarray:
         """Smallest and largest corner of the axis-aligned box, (2, 3)."""
         if not len(self.vertices):
             raise InputError("an empty mesh has no bounds")
         return np.stack([self.vertices.min(0), self.vertices.max(0)])
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """Outward unit normals (V, 3) float32, the mean over adjacent faces weighted by area.
+
+        (0, 0, 1) where a vertex has no face with area.
+        """
+        a, b, c = self.vertices[self.faces.T].astype(np.float64)  # each (F, 3)
+        weighted = np.cross(b - a, c - a)
+        count = len(self.vertices)
+        total = np.stack(
+            [
+                np.bincount(self.faces.reshape(-1), np.repeat(weighted[:, k], 3), minlength=count)
+                for k in range(3)
+            ],
+            axis=1,
+        )  # (V, 3)
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        flat = length[:, 0] < 1e-30
+        unit = total / np.where(length > 0, length, 1)
+        unit[flat] = (0, 0, 1)
+        return unit.astype(np.float32)
 
     def with_vertices(self, vertices: np.ndarray) -> Mesh:
         """Return the same triangles and colors with other vertex positions (V, 3)."""

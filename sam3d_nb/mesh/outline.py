@@ -15,6 +15,8 @@ CELLS = 10_000
 LONGEST_SIDE = 768
 """At most so many cells along the longer side of the mask's box."""
 SMALLEST_CELL = 0.5  # pixels
+BLUR_SHARE, BLUR_RANGE = 0.005, (0.7, 1.2)
+"""Pixel steps are smoothed by this share of the mask's size, within a range in pixels."""
 NOISE_SHARE = 1e-3
 """Specks and pinholes below this share of the mask's area are errors of segmentation."""
 
@@ -52,8 +54,9 @@ def trace(mask: np.ndarray) -> Outline:
 def _without_noise(mask: np.ndarray) -> np.ndarray:
     """Return the mask without its tiny specks and with its tiny holes filled."""
     smallest = NOISE_SHARE * mask.sum()
-    for value in (False, True):  # first holes, then specks
-        labels, _ = ndimage.label(mask == value)
+    for value, neighbors in ((False, 1), (True, 2)):  # first holes, then specks
+        structure = ndimage.generate_binary_structure(2, neighbors)  # diagonals hold specks only
+        labels, _ = ndimage.label(mask == value, structure)
         area = np.bincount(labels.reshape(-1))
         noise = area < smallest
         noise[0] = False
@@ -81,7 +84,8 @@ def _sample_distance(mask: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndar
     coverage = blocks.mean((1, 3))  # (height / block, width / block)
 
     spacing = cell / block
-    sigma = max(0.6 * spacing, 1.2 / block)
+    blur = np.clip(BLUR_SHARE * np.sqrt(mask.sum()), *BLUR_RANGE)
+    sigma = max(0.6 * spacing, float(blur) / block)
     margin = int(np.ceil(2 * spacing + 3 * sigma))
     coverage = np.pad(coverage, margin)
     smooth = ndimage.gaussian_filter(coverage, sigma)
@@ -92,7 +96,7 @@ def _sample_distance(mask: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndar
     nodes = np.stack(np.meshgrid(rows, columns, indexing="ij"))  # (2, R, C) as (row, column)
     share = ndimage.map_coordinates(smooth, nodes, order=1)
     if thin.any():
-        touched = ndimage.maximum_filter(thin, size=2 * int(np.ceil(spacing / 2)) + 1)
+        touched = ndimage.maximum_filter(thin, size=2 * int(np.ceil((spacing - 1) / 2)) + 1)
         nearest = np.minimum(np.round(nodes).astype(int), np.array(thin.shape)[:, None, None] - 1)
         share = np.where(touched[tuple(nearest)], np.maximum(share, 0.8), share)
     points = (nodes[::-1].transpose(1, 2, 0) + 0.5 - margin) * block  # pixel centers at + 0.5
@@ -106,15 +110,23 @@ def _thin_parts(mask: np.ndarray, sigma: float, spacing: float) -> np.ndarray:
     """
     radius = 0.75 * sigma + 0.5
     core = ndimage.distance_transform_edt(mask) > radius
+    mask = _bridged(mask)
     if not core.any():
         return mask
     distance = ndimage.distance_transform_edt(~core)
     lost = mask & (distance > radius)
     labels, count = ndimage.label(lost, structure=np.ones((3, 3)))
-    if not count:
-        return lost
     reach = ndimage.maximum(distance, labels, index=np.arange(count + 1))
     return lost & (np.asarray(reach)[labels] > radius + max(spacing, 1.5))
+
+
+def _bridged(mask: np.ndarray) -> np.ndarray:
+    """Return the mask (H, W) with a pixel added wherever two touch at a corner only."""
+    result = mask.copy()
+    a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
+    result[:-1, 1:] |= a & d & ~b & ~c
+    result[:-1, :-1] |= b & c & ~a & ~d
+    return result
 
 
 def _grid_faces(inside: np.ndarray) -> np.ndarray:
