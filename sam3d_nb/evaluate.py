@@ -1,0 +1,175 @@
+"""How good a model is: its objects against ground truth, shape and layout told apart.
+
+Both surfaces are normalized by the true object's box (longest side 1) and compared twice: as the
+predicted pose places them, and after the best rigid alignment with scale, which leaves the error
+of the shape alone; that alignment's own rotation, shift and scale are the error of the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sam3d_nb.errors import InputError, Sam3dError
+from sam3d_nb.evaluation.align import align
+from sam3d_nb.evaluation.layout import layout_error
+from sam3d_nb.evaluation.machine import hardware, versions
+from sam3d_nb.evaluation.outline import silhouette_iou
+from sam3d_nb.evaluation.report import METRICS, Report
+from sam3d_nb.evaluation.surface import compare_surfaces, sample_surface
+from sam3d_nb.evaluation.volume import volume_iou
+from sam3d_nb.examples import Example, list_examples, load_example
+from sam3d_nb.mesh import Mesh
+from sam3d_nb.object3d import Object3D
+from sam3d_nb.pipeline import Model, load_model, make_request
+
+POINTS = 10_000
+OnProgress = Callable[[int, int, str], None]
+
+
+def evaluate_folder(
+    examples_dir: str | Path | None,
+    model_name: str | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+) -> Report:
+    """Measure a model on every masked object of a folder of examples.
+
+    examples_dir: holds example folders, or is one itself; None means those of the package.
+    model_name, device: as `load_model` takes them. on_progress: called with the number of objects
+    done, their total and the name of what comes next.
+
+    Raises InputError where there is no example or none has a mask. An object that fails has its
+    reason in the report and is in no mean.
+    """
+    paths = list_examples(examples_dir)
+    if not paths and examples_dir is not None:
+        paths = [str(examples_dir)]  # an example itself, or `load_example` says what is missing
+    return evaluate(paths, load_model(model_name, device), seed=seed, on_progress=on_progress)
+
+
+def evaluate(
+    examples: Iterable[Example | str | Path],
+    model: Model,
+    *,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Report:
+    """Measure `model` on every masked object of `examples`, given or by path or name.
+
+    Where there is no ground truth only the silhouette IoU is measured. Raises InputError where
+    there is no object at all.
+    """
+    chosen = list(examples)
+    total = sum(len(_loaded(example).masks) for example in chosen)
+    if total == 0:
+        raise InputError(
+            f"there is nothing to evaluate: {len(chosen)} examples and no mask; an example is a "
+            "folder with image.png and masks 0.png, 1.png ..."
+        )
+    rows: list[dict[str, Any]] = []
+    for given in chosen:
+        example = _loaded(given)
+        for index in example.masks:
+            if on_progress is not None:
+                on_progress(len(rows), total, f"{example.name}/{index}")
+            rows.append(_row(example, index, model, seed))
+    if on_progress is not None:
+        on_progress(total, total, "done")
+    return Report(
+        rows=pd.DataFrame(rows, columns=["example", "index", "name", *METRICS, "error"]),
+        model=model.name,
+        model_version=model.version,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        points=POINTS,
+        hardware=hardware(),
+        versions=versions(),
+    )
+
+
+def compare(result: Object3D, example: Example, index: int | None = None) -> pd.Series:
+    """Return every metric of one reconstructed object, NaN where there is no ground truth.
+
+    index: which mask of `example` it was made from; by default what the object remembers.
+    """
+    index = result.provenance.mask_index if index is None else index
+    if index is None:
+        raise InputError("this object does not know its mask: give index")
+    found = measure(result, example, index)
+    return pd.Series({METRICS[name]: value for name, value in found.items()}, name=result.name)
+
+
+def measure(result: Object3D, example: Example, index: int, seed: int = 0) -> dict[str, float]:
+    """Return the metrics of an object made from mask `index` of `example`, by column name.
+
+    The camera is the example's, else the one that the model had to assume. Raises InputError
+    where a mesh has no surface.
+    """
+    mask = example.mask(index)
+    request = make_request(example.image, mask, example.pointmap, example.intrinsics, seed)
+    others = [example.masks[i] for i in example.masks if i != index]
+    others = [other for other in others if other.shape == mask.shape]
+    predicted, true = result.mesh_in_camera(), example.true_mesh(index)
+    found = {} if true is None else measure_shape(predicted, true, seed)
+    found["silhouette_iou"] = silhouette_iou(predicted, request.intrinsics, mask, others)
+    return found
+
+
+def measure_shape(predicted: Mesh, true: Mesh, seed: int = 0) -> dict[str, float]:
+    """Return the metrics of shape and layout of two meshes in the camera frame.
+
+    Raises InputError where one has no surface.
+    """
+    points = sample_surface(predicted, POINTS, seed), sample_surface(true, POINTS, seed + 1)
+    low, high = true.bounds.astype(np.float64)
+    center, side = (low + high) / 2, float((high - low).max())
+    points = (points[0] - center) / side, (points[1] - center) / side
+    placed = compare_surfaces(*points)
+    correction = align(*points, seed=seed)
+    aligned = compare_surfaces(correction.apply(points[0]), points[1])
+
+    truth = true.with_vertices((true.vertices - center) / side)
+    shape = predicted.with_vertices((predicted.vertices - center) / side)
+    moved = shape.with_vertices(correction.apply(shape.vertices.astype(np.float64)))
+    layout = layout_error(correction, shape.bounds.mean(0), center, side)
+    return {
+        "f_score": placed.f_score,
+        "chamfer": placed.chamfer,
+        "volume_iou": volume_iou(shape, truth),
+        "aligned_f_score": aligned.f_score,
+        "aligned_chamfer": aligned.chamfer,
+        "aligned_volume_iou": volume_iou(moved, truth),
+        "rotation_error": layout.rotation,
+        "translation_error": layout.translation,
+        "distance_error": layout.distance,
+        "scale_ratio": layout.scale_ratio,
+        "scale_error": layout.scale,
+    }
+
+
+def _row(example: Example, index: int, model: Model, seed: int) -> dict[str, Any]:
+    """Reconstruct and measure one object; what fails is told in the row."""
+    row: dict[str, Any] = dict.fromkeys(METRICS, float("nan"))
+    row |= {"example": example.name, "index": index, "name": example.names[index], "error": ""}
+    try:
+        started = perf_counter()
+        result = model.reconstruct(example, index, seed=seed)
+        row["seconds"] = perf_counter() - started
+        row |= measure(result, example, index, seed)
+    except Sam3dError as error:
+        row |= dict.fromkeys(METRICS, float("nan"))
+        row["error"] = str(error)
+    return row
+
+
+def _loaded(example: Example | str | Path) -> Example:
+    return example if isinstance(example, Example) else load_example(example)

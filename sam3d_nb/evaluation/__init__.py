@@ -1,0 +1,1 @@
+"""Measuring a reconstruction against the truth: surfaces, volumes, alignment, layout, reports."""
