@@ -138,8 +138,12 @@ class LatentBlock(nn.Module):
         if not guided:
             return h + update
         if h.shape[0] == batch:  # up to here both passes are the same
-            return torch.cat([h + update, h + condition.zeros])
-        return torch.cat([h[:batch] + update, h[batch:] + condition.zeros])
+            h = torch.cat([h, h])
+        elif torch.is_grad_enabled():  # the norm above needs its input for its gradient
+            h = h.clone()
+        h[:batch] += update
+        h[batch:] += condition.zeros
+        return h
 
 
 def _modulated(h: Tensor, gain: Tensor, shift: Tensor) -> Tensor:

@@ -91,6 +91,14 @@ class LatentFlow(nn.Module):
             modulation_table(layers, embedding).to(dtype), tuple(r.to(dtype) for r in residual)
         )
 
+    def compile_blocks(self) -> None:
+        """Let `torch.compile` fuse the transformer blocks; the first steps then take seconds.
+
+        One compilation serves all blocks and all numbers of voxels.
+        """
+        for block in self.blocks:
+            block.compile(dynamic=True)
+
     @property
     def _residual_blocks(self) -> list[ResidualBlock]:
         return [*self.input_blocks, *self.out_blocks]

@@ -7,12 +7,14 @@ whatever the weights are; matrix products run in the dtype of their weights.
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sam3d_nb.model import kernels
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -126,7 +128,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        return self.mlp(x)
+        return self.mlp[2](kernels.linear_gelu(x, cast(nn.Linear, self.mlp[0])))
 
 
 def attention(
@@ -206,7 +208,9 @@ def split_qkv(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize queries and keys together; return queries, keys and values, (..., N, H, d)."""
     gamma = torch.stack([q_norm.gamma, k_norm.gamma])  # (2, H, d)
-    qk = head_norm(qkv[..., :2, :, :], gamma)  # (..., N, 2, H, d)
+    fused = kernels.fuses(qkv)
+    qk = kernels.head_norm(qkv, gamma) if fused else head_norm(qkv[..., :2, :, :], gamma)
+    # (..., N, 2, H, d)
     return qk[..., 0, :, :], qk[..., 1, :, :], qkv[..., 2, :, :]
 
 

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam3d_nb.model import kernels
 from sam3d_nb.model.grid import OCTANTS, TAPS, Grid, with_zero_row
 
 CHUNK_BYTES = {"cuda": 256 << 20, "mps": 64 << 20, "cpu": 16 << 20}
 """Most memory that the gathered inputs of one matrix product take, by device."""
+
+NARROW = 256
+"""Channels up to which gathering takes longer than the product, and the fused kernel wins."""
 
 GROUP_NORM_EPS = 1e-5
 
@@ -32,7 +36,7 @@ def submanifold_conv(
     neighbors that do not exist count as zero.
     """
     grid.check_rows(features, weight.shape[-1])
-    return _gathered_linear(with_zero_row(features), grid.neighbors, weight.flatten(1), bias)
+    return _gathered_linear(features, grid.neighbors, weight.flatten(1), bias)
 
 
 def upsampled_conv(
@@ -66,9 +70,9 @@ def subdivided_conv(
     fall on 8 parents; the taps that share a parent are added before the product.
     """
     grid.check_rows(features, weight.shape[-1])
-    source, merged = with_zero_row(features), merged_taps(weight)
+    merged = merged_taps(weight)
     children = [
-        _gathered_linear(source, grid.neighbors[:, taps], merged[octant], bias)
+        _gathered_linear(features, grid.neighbors[:, taps], merged[octant], bias)
         for octant, taps in enumerate(_octant_taps(grid.device))
     ]  # 8 x (N, out)
     return torch.stack(children, dim=1).flatten(0, 1)
@@ -185,12 +189,15 @@ def _group_statistics(features: Tensor, groups: int, eps: float) -> tuple[Tensor
 
 
 def _gathered_linear(
-    source: Tensor,  # (N + 1, in); the last row is zero
-    table: Tensor,  # (R, K): rows of `source`
+    features: Tensor,  # (N, in)
+    table: Tensor,  # (R, K): rows of `features`; N where there is none
     weight: Tensor,  # (out, K * in)
     bias: Tensor | None,
 ) -> Tensor:
     """Put the K rows of each table entry side by side and map them to (R, out)."""
+    if features.shape[1] <= NARROW and kernels.fuses(features):
+        return kernels.gathered_linear(features, table, weight, bias)
+    source = with_zero_row(features)
 
     def part(rows: slice) -> Tensor:
         gathered = source.index_select(0, table[rows].flatten())

@@ -1,0 +1,85 @@
+"""Fused CUDA kernels, each with a plain path beside it that runs everywhere else.
+
+They save memory traffic that PyTorch's own operations need in half precision: small rows are
+gathered slowly, and a norm over heads takes four passes. They run on NVIDIA cards from Ampere on,
+without gradients and outside `torch.compile`, which fuses by itself. Triton comes with PyTorch on
+Linux and needs a C compiler on first use; without one the plain paths give the same results.
+"""
+
+import warnings
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def fuses(x: Tensor) -> bool:
+    """Say whether the Triton kernels take tensors like `x` here and now."""
+    return _is_half_inference(x) and _works(x.device)
+
+
+def _is_half_inference(x: Tensor) -> bool:
+    if x.device.type != "cuda" or torch.version.hip is not None or x.dtype not in HALF:
+        return False
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+@cache
+def _works(device: torch.device) -> bool:
+    """Try a kernel once a device; warn where Triton is there but cannot compile."""
+    if find_spec("triton") is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        from sam3d_nb.model import triton_kernels
+
+        triton_kernels.probe(device)
+    except Exception as error:  # a missing compiler or header shows in many ways
+        warnings.warn(
+            f"fused kernels are off, the model runs slower: {error}", RuntimeWarning, stacklevel=2
+        )
+        return False
+    return True
+
+
+def gathered_linear(
+    source: Tensor,  # (S, in)
+    table: Tensor,  # (R, K) int32: rows of `source`; S where there is none
+    weight: Tensor,  # (out, K * in)
+    bias: Tensor | None,  # (out,)
+) -> Tensor:
+    """Put the K rows of each table entry side by side and map them to (R, out).
+
+    Rows that do not exist count as zero. Only where `fuses(source)`; sums are float32.
+    """
+    from sam3d_nb.model import triton_kernels
+
+    return triton_kernels.gathered_linear(source, table, weight, bias)
+
+
+def head_norm(
+    qkv: Tensor,  # (..., 3, H, d)
+    gamma: Tensor,  # (2, H, d)
+) -> Tensor:
+    """Return queries and keys over their length, times gamma, times √d; (..., 2, H, d).
+
+    Only where `fuses(qkv)`; computed in float32.
+    """
+    from sam3d_nb.model import triton_kernels
+
+    return triton_kernels.head_norm(qkv, gamma)
+
+
+def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Return GELU, by its tanh approximation, of a linear layer; (..., in) to (..., out).
+
+    On CUDA the activation is part of the matrix product (cuBLASLt's epilogue).
+    """
+    if layer.bias is None or not _is_half_inference(x):
+        return F.gelu(layer(x), approximate="tanh")
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch._addmm_activation(layer.bias, rows, layer.weight.t(), use_gelu=True)
+    return out.view(*x.shape[:-1], -1)
