@@ -164,8 +164,9 @@ def _dual_vertices(
             rows = (edges[:, slot] >= 0).nonzero().squeeze(1)
             used, edge = cell[rows], edges[rows, slot]  # (r,)
             ends = table.edge_ends[edge]  # (r, 2)
-            weight = sdf[corners[used[:, None], ends]] * _alpha(weight_logits, used, ends)
-            crossing = _crossing(values, corners[used[:, None], ends], weight)  # (r, D)
+            points = corners[used[:, None], ends]
+            weight = sdf[points] * _alpha(weight_logits, used, ends)  # (r, 2)
+            crossing = _crossing(values, points, weight)  # (r, D)
             beta = (0.99 * weight_logits[used, edge].float().tanh() + 1)[:, None]
             out[rows] += beta * crossing
             total[rows] += beta
