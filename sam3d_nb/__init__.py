@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sam3d_nb.diagnosis import doctor as doctor
     from sam3d_nb.errors import Sam3dError as Sam3dError
+    from sam3d_nb.evaluate import compare as compare
+    from sam3d_nb.evaluate import evaluate_folder as evaluate_folder
     from sam3d_nb.examples import Example as Example
     from sam3d_nb.examples import list_examples as list_examples
     from sam3d_nb.examples import load_example as load_example
@@ -18,17 +20,25 @@ if TYPE_CHECKING:
     from sam3d_nb.pipeline import load_model as load_model
     from sam3d_nb.progress import Progress as Progress
     from sam3d_nb.runs import reconstruct_to_folder as reconstruct_to_folder
+    from sam3d_nb.view.masks import show_masks as show_masks
+    from sam3d_nb.view.render import render as render
+    from sam3d_nb.view.sheet import contact_sheet as contact_sheet
 
 _MODULES = {
     "Example": "examples",
     "Object3D": "object3d",
     "Progress": "progress",
     "Sam3dError": "errors",
+    "compare": "evaluate",
+    "contact_sheet": "view.sheet",
     "doctor": "diagnosis",
+    "evaluate_folder": "evaluate",
     "list_examples": "examples",
     "load_example": "examples",
     "load_model": "pipeline",
     "reconstruct_to_folder": "runs",
+    "render": "view.render",
+    "show_masks": "view.masks",
 }
 
 __all__ = [*_MODULES, "__version__"]

@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam3d_nb import __version__
-from sam3d_nb.errors import InputError, OutOfMemoryError, Sam3dError
+from sam3d_nb.errors import (
+    InputError,
+    OutOfMemoryError,
+    OutputError,
+    ReconstructionError,
+    Sam3dError,
+)
 
 # Only what argument parsing needs is imported here: `--help` answers without torch.
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ exit codes:
   4    the result cannot be written
   5    a model's weights are missing
   6    memory ran out
-  7    the model found nothing usable
+  7    the model found nothing usable (evaluate: for one object at least)
   130  interrupted
 """
 
@@ -106,6 +112,7 @@ def _make_parser() -> _Parser:
 
     _inference_options(add("inference", _inference, "reconstruct one object of a photo"))
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
+    _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
     add("doctor", _doctor, "show what is installed, which hardware and models are ready")
     lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")
     _option(lab, "folder", help="folder of notebooks (default: notebooks, made if missing)")
@@ -167,6 +174,14 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser)
 
 
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    text = "folder of examples, or one example (default: those of the package)"
+    _option(parser, "examples", help=text)
+    _option(parser, "output", help="where the report goes, a .json file")
+    _switch(parser, "overwrite", "replace the report if it is there")
+    _model_options(parser)
+
+
 def _inference(options: argparse.Namespace) -> None:
     from sam3d_nb.examples import load_example
     from sam3d_nb.pipeline import load_model
@@ -206,6 +221,33 @@ def _demo(options: argparse.Namespace) -> None:
         run = run_demo(model, options.output_dir, seed=options.seed, on_event=progress)
     _print_paths(run.files)
     print("Open the report in a browser, and the GLB in any 3D viewer.")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sam3d_nb.evaluate import evaluate_folder
+    from sam3d_nb.progress import progress_bar
+
+    output = Path(options.output) if options.output else None
+    if output is not None and output.exists() and not options.overwrite:
+        raise OutputError(f"{output} exists; choose another name or pass --overwrite")
+    bar = progress_bar(total=1.0)
+
+    def show(done: int, total: int, name: str) -> None:
+        bar.set_description_str(name, refresh=False)
+        bar.update(done / max(total, 1) - bar.n)
+
+    try:
+        report = evaluate_folder(
+            options.examples, options.model, show, device=options.device, seed=options.seed
+        )
+    finally:
+        bar.close()
+    print(report.markdown())
+    if output is not None:
+        _print_paths({"report": report.save(output, overwrite=options.overwrite)})
+    return ReconstructionError.exit_code if (report.rows["error"] != "").any() else 0
 
 
 def _print_paths(files: dict[str, Path]) -> None:

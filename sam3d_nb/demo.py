@@ -70,11 +70,11 @@ def report(example: Example, run: Run) -> str:
     timings = {stage: f"{seconds:.2f} s" for stage, seconds in source.timings.items()}
     timings["all stages"] = f"{sum(source.timings.values()):.2f} s"
     files = {kind: path.name for kind, path in run.files.items()}
-    pictures = [path.name for path in run.files.values() if path.suffix == ".png"]
+    preview = escape(run.files["preview"].name)
     parts = [
         f"<h1>{escape(result.name.capitalize())}</h1>",
         f"<p><strong>{escape(source.model)}:</strong> {escape(note)}</p>",
-        *(f'<p><img src="{escape(name)}" alt="{escape(name)}"></p>' for name in pictures),
+        f'<p><img src="{preview}" alt="The photo, its mask, and the object from four sides"></p>',
         f"<h2>Where it comes from</h2>{_table(facts)}",
         f"<h2>Time</h2>{_table(timings)}",
         f"<h2>Files</h2>{_table(files)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from sam3d_nb.files import write_file
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
-from sam3d_nb.view.render import render
+from sam3d_nb.view.masks import draw_masks
+from sam3d_nb.view.sheet import contact_sheet
 
-PREVIEW_AZIMUTHS = (0.0, 90.0, 180.0, 270.0)
 FORMATS = ("glb", "obj", "ply", "stl")
 
 
@@ -75,13 +75,18 @@ def reconstruct_to_folder(
 def save_pictures(
     example: Example, index: int, result: Object3D, folder: Path, *, overwrite: bool = False
 ) -> dict[str, Path]:
-    """Write `photo.png`, the photo cut down to the mask, and `preview.png`, four sides in a row."""
-    photo = example.image // np.where(example.mask(index), 1, 4)[..., None].astype(np.uint8)
-    sides = [render(result, azimuth) for azimuth in PREVIEW_AZIMUTHS]
-    pictures = {"photo": photo, "preview": np.concatenate(sides, axis=1)}
+    """Write `photo.png`, the photo with its mask, and `preview.png`, the result from four sides."""
+    mask = example.mask(index)
+    alone = replace(example, masks={index: mask})  # other masks may be damaged
+    pictures = {
+        "photo": draw_masks(example.image, {index: mask}),
+        "preview": contact_sheet(alone, result),
+    }
     return {
-        name: write_file(folder / f"{name}.png", encode_png(pixels), overwrite=overwrite)
-        for name, pixels in pictures.items()
+        name: write_file(
+            folder / f"{name}.png", encode_png(np.asarray(picture)), overwrite=overwrite
+        )
+        for name, picture in pictures.items()
     }
 
 

@@ -1,5 +1,6 @@
 """The command line: flags as published, results in new folders, one line and a code for errors."""
 
+import json
 import subprocess
 import sys
 import time
@@ -243,6 +244,37 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 def test_doctor_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
     assert "model silhouette" in capsys.readouterr().out
+
+
+def test_evaluate_prints_tables_and_writes_the_report(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    arguments = ["evaluate", f"--examples={photo.parent}", "--model=silhouette"]
+    arguments.append(f"--output={report}")
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| silhouette IoU |" in printed
+    assert "no ground truth" in printed
+    assert str(report) in printed
+    content = json.loads(report.read_text())
+    assert content["n"] == 1
+    assert content["model"] == "silhouette"
+    fails(capsys, 4, "report.json exists", arguments)
+    assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+def test_evaluate_tells_scripts_about_objects_that_failed(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (96, 64)).save(photo.parent / "15.png")
+    assert cli.main(["evaluate", f"--examples={photo.parent}"]) == 7
+    assert "mask 15 is empty" in capsys.readouterr().out
+
+
+def test_evaluate_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, 3, "nowhere", ["evaluate", f"--examples={tmp_path / 'nowhere'}"])
+    fails(capsys, 3, "holds no photo", ["evaluate", f"--examples={tmp_path}"])
 
 
 def test_demo_writes_object_preview_and_report(
