@@ -47,10 +47,13 @@ class SubdivisionBlock(nn.Module):
         """Map (N, C) on `grid` to (8 N, out width) on `grid.subdivided`."""
         first_norm, first_conv = self.act_layers[0], cast(SparseConv, self.out_layers[0])
         second_norm, second_conv = self.out_layers[1], self.out_layers[3]
+        fine = grid.subdivided
         y = first_conv.subdivided(_silu(first_norm(x, grid)), grid)  # (8 N, out)
-        y = second_conv(_silu(second_norm(y, grid.subdivided)), grid.subdivided)
+        y = _silu(second_norm(y, fine))
+        y = second_conv(y, fine)
         skip = self.skip_connection(x)[:, None]  # (N, 1, out), the same for all 8 children
-        return (y.view(len(grid), 8, -1) + skip).flatten(0, 1)
+        y.view(len(grid), 8, -1).add_(skip)
+        return y
 
 
 class MeshDecoder(Trunk):

@@ -7,7 +7,7 @@ through cells beside the active voxels. Distances are averaged first, in a volum
 numbers around the object; all other channels are evaluated and kept only where the surface is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ CHANNELS = 101
 SDF = slice(0, 8)
 REST = slice(8, CHANNELS)  # deformation 8 x 3, weights 21, attributes 8 x 6
 CHUNK = 1 << 18  # voxels evaluated at once; bounds the temporaries to about 250 MB
+OVERFLOW = "if the model ran in float16, run it in bfloat16 or float32"
 
 VoxelFeatures = Callable[[Tensor, slice], Tensor]
 """`features(rows, channels)`: float32 (n, channels) of the voxels at `rows` (n,) int64."""
@@ -56,12 +57,12 @@ class Box:
         x, y, z = (coords - self.origin).unbind(1)
         return (x * self.shape[1] + y) * self.shape[2] + z
 
-    def corner(self, coords: Tensor, number: int) -> Tensor:
-        """Linear index of a corner of `coords` (n, 3) in a volume of `points`, (n,) int64."""
+    def corners(self, coords: Tensor) -> list[Tensor]:
+        """Linear indices of the corners of `coords` (n, 3) in a volume of `points`, 8 x (n,)."""
         _, ny, nz = self.points
         x, y, z = (coords - self.origin).unbind(1)
-        dx, dy, dz = CORNERS[number]
-        return ((x + dx) * ny + y + dy) * nz + z + dz
+        first = (x * ny + y) * nz + z
+        return [first + (dx * ny + dy) * nz + dz for dx, dy, dz in CORNERS]
 
     def at_corner(self, volume: Tensor, number: int) -> Tensor:
         """View a volume of `points` from each cell's corner `number`: a volume of `shape`."""
@@ -91,14 +92,14 @@ def mesh_from_features(
     points = touched.nonzero()  # (P, 3), as the rows of `cells.corners`
     sums /= _count(box, active)[touched].clamp(min=1)[:, None]
     if not (sums.isfinite().all() and weights.isfinite().all()):
-        raise SurfaceError(f"features of {len(coords)} voxels are not finite at the surface")
+        raise SurfaceError(
+            f"features of some of {len(coords)} voxels are not finite at the surface; {OVERFLOW}"
+        )
     position = (points + box.origin) / resolution - 0.5 + sums[:, :3].tanh() / (2 * resolution)
     return extract(cells, position, distance[touched], sums[:, 3:], weights)
 
 
-def to_gltf(
-    surface: Surface,
-) -> tuple[Tensor, Tensor]:
+def to_gltf(surface: Surface) -> tuple[Tensor, Tensor]:
     """Turn a surface y-up and its colors into bytes, as GLB files hold them.
 
     Returns vertices (V, 3), (x, y, z) -> (x, z, -y), and RGBA (V, 4) uint8, alpha 255.
@@ -143,25 +144,22 @@ def _count(box: Box, active: Tensor) -> Tensor:
     return count
 
 
-def _chunks(rows: Tensor) -> Iterator[Tensor]:
-    yield from rows.split(CHUNK)
-
-
 def _distances(
     box: Box, coords: Tensor, active: Tensor, features: VoxelFeatures, resolution: int
 ) -> Tensor:
     """Average the signed distance of the voxels around each vertex, volume of `box.points`."""
     total = torch.zeros(box.points, device=coords.device)
     flat = total.view(-1)
-    for rows in _chunks(torch.arange(len(coords), device=coords.device)):
+    for rows in torch.arange(len(coords), device=coords.device).split(CHUNK):
         sdf = features(rows, SDF) - 1 / resolution  # (n, 8)
-        for number in range(8):  # within one pass no vertex occurs twice: the order is fixed
-            flat.index_add_(0, box.corner(coords[rows], number), sdf[:, number])
+        # as corner c no vertex occurs twice, so the order of the sums is fixed
+        for corner, values in zip(box.corners(coords[rows]), sdf.unbind(1), strict=True):
+            flat.index_add_(0, corner, values)
     count = _count(box, active)
     distance = torch.where(count > 0, total / count, 1.0)
     if not (finite := distance.isfinite()).all():
         bad = int((~finite).sum())
-        raise SurfaceError(f"the signed distance is not finite at {bad} grid vertices")
+        raise SurfaceError(f"the signed distance is not finite at {bad} grid vertices; {OVERFLOW}")
     return distance
 
 
@@ -207,14 +205,15 @@ def _average(
     weights = torch.zeros(len(cells.coords), WEIGHTS, device=coords.device)
     if not len(wanted):
         return sums, weights
-    for rows in _chunks(wanted):
+    for rows in wanted.split(CHUNK):
         voxels, values = coords[rows], features(rows, REST)
         deformation, weight, attributes = values.split([24, WEIGHTS, 8 * ATTRIBUTES], dim=1)
-        parts = zip(deformation.split(3, dim=1), attributes.split(ATTRIBUTES, dim=1), strict=True)
-        for number, pair in enumerate(parts):
-            point = row_of_point.view(-1)[box.corner(voxels, number)]
+        fields = deformation.unflatten(1, (8, 3)), attributes.unflatten(1, (8, ATTRIBUTES))
+        by_corner = torch.cat(fields, dim=2).unbind(1)  # 8 x (n, 9)
+        for corner, field in zip(box.corners(voxels), by_corner, strict=True):
+            point = row_of_point.view(-1)[corner]
             used = (point >= 0).nonzero().squeeze(1)
-            sums.index_add_(0, point[used], torch.cat(pair, dim=1)[used])
+            sums.index_add_(0, point[used], field[used])
         cell = cells.find(voxels - box.origin)
         used = (cell >= 0).nonzero().squeeze(1)
         weights[cell[used]] = weight[used]
