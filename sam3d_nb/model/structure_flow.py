@@ -9,8 +9,7 @@ cross-attention is one constant a layer, and it shares the first self-attention 
 conditional pass.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,49 +17,28 @@ from torch import Tensor, nn
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import STAGE1_SAMPLER, SamplerConfig, StructureFlowConfig
 from sam3d_nb.model.layers import (
-    BLOCK_EPS,
     OUTPUT_EPS,
-    CrossAttention,
-    FeedForward,
-    HeadNorm,
-    KeysValues,
-    LayerNorm,
     Modulation,
     ModuleTable,
     Stack,
     TimestepEmbedder,
-    adaptive_norm,
-    attention,
+    fastest_attention,
     layer_norm,
-    modulated_norm,
     modulation_table,
     position_embedding,
     set_linear_dtype,
-    split_qkv,
 )
 from sam3d_nb.model.sampler import Latents, Step, sample, schedule
+from sam3d_nb.model.structure_blocks import LAYOUT, SHAPE, LayerCondition, StructureBlock
 
 CHECKPOINT_PREFIX = "reverse_fn.backbone."  # of every name in the published generator
 
-SHAPE = "shape"
-LAYOUT = "6drotation_normalized"  # the published name of the layout stream, after its first token
-STREAMS = (SHAPE, LAYOUT)
 LAYOUT_CHANNELS = {  # one token each, in the order in which the stream holds them
     "6drotation_normalized": 6,
     "translation": 3,
     "scale": 3,
     "translation_scale": 1,
 }
-
-
-M = TypeVar("M", bound=nn.Module)
-
-
-class LayerCondition(NamedTuple):
-    """What one stream of one block needs of the condition tokens."""
-
-    tokens: KeysValues  # (B, M, H, d) each
-    zeros: Tensor  # (C,): cross-attention to tokens that are all zero
 
 
 Condition = tuple[dict[str, LayerCondition], ...]  # one entry a block, by stream
@@ -112,97 +90,6 @@ class LatentMapping(nn.Module):
         return self.out_layer(layer_norm(h, OUTPUT_EPS, dtype=self.out_layer.weight.dtype))
 
 
-def per_stream(make: Callable[[], M]) -> ModuleTable[M]:
-    """Return one module for each stream, under the stream's published name."""
-    return ModuleTable({stream: make() for stream in STREAMS})
-
-
-class JointAttention(nn.Module):
-    """Self-attention with weights of its own for each stream."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_qkv = per_stream(lambda: nn.Linear(width, 3 * width))
-        self.q_rms_norm = per_stream(lambda: HeadNorm(heads, width // heads))
-        self.k_rms_norm = per_stream(lambda: HeadNorm(heads, width // heads))
-        self.to_out = per_stream(lambda: nn.Linear(width, width))
-
-    def forward(
-        self,
-        stream: str,
-        h: Tensor,  # (B, N, C)
-        other: KeysValues | None,  # what this stream sees besides itself
-    ) -> tuple[Tensor, KeysValues]:
-        """Return the attended (B, N, C) and the stream's own keys and values (B, N, H, d)."""
-        qkv = self.to_qkv[stream](h).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, d)
-        q, k, v = split_qkv(qkv, self.q_rms_norm[stream], self.k_rms_norm[stream])
-        own = KeysValues(k, v)
-        if other is not None:
-            k, v = torch.cat([k, other.keys], 1), torch.cat([v, other.values], 1)
-        return self.to_out[stream](attention(q, k, v)), own
-
-
-class StructureBlock(nn.Module):
-    """One block: joint self-attention, cross-attention, feed-forward, per stream."""
-
-    def __init__(self, config: StructureFlowConfig) -> None:
-        super().__init__()
-        width, heads = config.width, config.heads
-        self.norm2 = per_stream(lambda: LayerNorm(width, BLOCK_EPS))
-        self.self_attn = JointAttention(width, heads)
-        self.cross_attn = per_stream(lambda: CrossAttention(width, config.condition_width, heads))
-        self.mlp = per_stream(lambda: FeedForward(width, config.mlp_ratio))
-        self.adaLN_modulation = adaptive_norm(width)
-
-    def prepare(self, tokens: Tensor) -> dict[str, LayerCondition]:
-        """Project the condition tokens (B, M, condition width) for both streams."""
-        return {
-            s: LayerCondition(
-                self.cross_attn[s].keys_values(tokens), self.cross_attn[s].unconditional()
-            )
-            for s in STREAMS
-        }
-
-    def forward(
-        self,
-        stream: str,
-        x: Tensor,  # (B, N, C), or (2 B, N, C) after the passes of guidance have parted
-        m: Modulation,
-        condition: LayerCondition,
-        other: KeysValues | None = None,
-        *,
-        guided: bool = False,
-    ) -> tuple[Tensor, KeysValues]:
-        """Advance one stream; return it and its keys and values for the other stream.
-
-        With `guided` the result is (2 B, N, C), the conditional pass first.
-        """
-        dtype = self.self_attn.to_out[stream].weight.dtype
-        h = modulated_norm(x, m.attention_gain, m.attention_shift, dtype)
-        h, own = self.self_attn(stream, h, other)
-        x = torch.addcmul(x, m.attention_gate, h)
-        x = self.add_condition(stream, x, condition, guided=guided)
-        h = modulated_norm(x, m.mlp_gain, m.mlp_shift, dtype)
-        return torch.addcmul(x, m.mlp_gate, self.mlp[stream](h)), own
-
-    def add_condition(
-        self, stream: str, x: Tensor, condition: LayerCondition, *, guided: bool
-    ) -> Tensor:
-        """Add the cross-attention: to the tokens for the conditional pass, to zeros otherwise."""
-        layer = self.cross_attn[stream]
-        batch = condition.tokens.keys.shape[0]
-        h = self.norm2[stream](x[:batch], layer.to_q.weight.dtype)
-        update = layer(h, condition.tokens)  # (B, N, C)
-        if not guided:
-            return x + update
-        if x.shape[0] == batch:  # up to here both passes are the same
-            return torch.cat([x + update, x + condition.zeros])
-        x[:batch] += update  # in place: x is the sum that this block just made
-        x[batch:] += condition.zeros
-        return x
-
-
 class StructureFlow(nn.Module):
     """Velocity of the five stage-1 latents; parameters carry the published names."""
 
@@ -227,10 +114,14 @@ class StructureFlow(nn.Module):
 
         Raises `InputError` for another shape.
         """
+        self.check_tokens(tokens)
+        return tuple(block.prepare(tokens) for block in self.blocks)
+
+    def check_tokens(self, tokens: Tensor) -> None:
+        """Raise `InputError` unless condition tokens are (B, M, condition width)."""
         width = self.config.condition_width
         if tokens.dim() != 3 or tokens.shape[-1] != width or 0 in tokens.shape:
             raise InputError(f"condition tokens must be (B, M, {width}), got {tuple(tokens.shape)}")
-        return tuple(block.prepare(tokens) for block in self.blocks)
 
     def embed_times(self, t: Tensor, d: Tensor | None = None) -> Tensor:
         """Return the embedding (S, C) of times and step sizes (S,), both in thousandths."""
@@ -268,10 +159,7 @@ class StructureFlow(nn.Module):
         With `guided` the result is (2 B, tokens, channels): the velocities with the condition,
         then those with tokens that are all zero. Raises `InputError` for wrong names or shapes.
         """
-        batch = condition[0][SHAPE].tokens.keys.shape[0]
-        check_latents(latents, self.config, batch)
-        if modulation.shape[0] not in ((1,) if guided else (1, batch)):
-            raise InputError(f"modulation for {modulation.shape[0]} times, batch of {batch}")
+        self.check(latents, modulation, condition, guided=guided)
         streams = self.encode(latents)
         shape, layout = streams[SHAPE], streams[LAYOUT]
         for block, rows, c in zip(self.blocks, modulation.unbind(1), condition, strict=True):
@@ -279,6 +167,15 @@ class StructureFlow(nn.Module):
             shape, seen = block(SHAPE, shape, m, c[SHAPE], guided=guided)
             layout, _ = block(LAYOUT, layout, m, c[LAYOUT], seen, guided=guided)
         return self.decode(shape, layout)
+
+    def check(
+        self, latents: Latents, modulation: Tensor, condition: Condition, *, guided: bool
+    ) -> None:
+        """Raise `InputError` unless the arguments of `forward` go together."""
+        batch = condition[0][SHAPE].tokens.keys.shape[0]
+        check_latents(latents, self.config, batch)
+        if modulation.shape[0] not in ((1,) if guided else (1, batch)):
+            raise InputError(f"modulation for {modulation.shape[0]} times, batch of {batch}")
 
 
 def check_latents(latents: Latents, config: StructureFlowConfig, batch: int) -> None:
@@ -306,7 +203,8 @@ class StructureVelocity:
     def __call__(self, latents: Latents, step: Step) -> tuple[Latents, Latents | None]:
         """Return the conditional and, for a guided step, the unconditional velocities."""
         rows = self.table[step.index : step.index + 1]
-        velocity = self.flow(latents, rows, self.condition, guided=step.guided)
+        with fastest_attention():
+            velocity = self.flow(latents, rows, self.condition, guided=step.guided)
         if not step.guided:
             return velocity, None
         halves = {name: value.chunk(2) for name, value in velocity.items()}

@@ -187,7 +187,7 @@ def test_block_norms_have_eps_1e_6(flow, stream):
     actual, _ = block(stream, x, m, condition)
 
     h = plain_norm(x, 1e-6) * m.attention_gain + m.attention_shift
-    y = x + m.attention_gate * block.self_attn(stream, h, None)[0]
+    y = x + m.attention_gate * block.self_attn.attend(stream, *block.self_attn.project(stream, h))
     norm = block.norm2[stream]
     h = plain_norm(y, 1e-6) * norm.weight + norm.bias
     y = y + block.cross_attn[stream](h, condition.tokens)
