@@ -94,6 +94,15 @@ def test_the_validator_finds_what_is_wrong(result: Object3D, tmp_path: Path) -> 
         gltf.assert_valid_glb(path)
 
 
+def test_a_missing_validator_fails_and_says_what_to_do(
+    result: Object3D, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = result.save(tmp_path / "chair.glb")
+    monkeypatch.setattr(gltf, "HERE", tmp_path)
+    with pytest.raises(AssertionError, match=r"`bash setup_a\.sh test` installs it"):
+        gltf.assert_valid_glb(path)
+
+
 def test_extras_lie_in_the_node_and_hold_no_null(result: Object3D, tmp_path: Path) -> None:
     unknown = replace(result, provenance=replace(result.provenance, mask_index=None))
     path = unknown.save(tmp_path / "chair.glb")

@@ -15,7 +15,7 @@ CELLS = 10_000
 LONGEST_SIDE = 768
 """At most so many cells along the longer side of the mask's box."""
 SMALLEST_CELL = 0.5  # pixels
-BLUR_SHARE, BLUR_RANGE = 0.005, (0.7, 1.2)
+BLUR_SHARE, BLUR_RANGE = 0.008, (0.7, 2.5)
 """Pixel steps are smoothed by this share of the mask's size, within a range in pixels."""
 NOISE_SHARE = 1e-3
 """Specks and pinholes below this share of the mask's area are errors of segmentation."""
@@ -43,16 +43,20 @@ def trace(mask: np.ndarray) -> Outline:
     parts stay: what is thinner than a cell is drawn one cell wide. Only specks and pinholes
     below `NOISE_SHARE` of the area are left out.
     """
+    mask, corner = _cropped(mask)
     mask, origin = _cropped(_without_noise(mask))
     cell = max(np.sqrt(mask.sum() / CELLS), max(mask.shape) / LONGEST_SIDE, SMALLEST_CELL)
     points, value = _sample_distance(mask, cell)
     faces = _grid_faces(value > 0)
     flat_points, flat_value = points.reshape(-1, 2), value.reshape(-1)
-    return _cut_at_zero(flat_points + origin, flat_value, faces, cell)
+    return _cut_at_zero(flat_points + corner + origin, flat_value, faces, cell)
 
 
 def _without_noise(mask: np.ndarray) -> np.ndarray:
-    """Return the mask without its tiny specks and with its tiny holes filled."""
+    """Return the mask without its tiny specks and with its tiny holes filled.
+
+    One that consists of nothing but specks keeps them.
+    """
     smallest = NOISE_SHARE * mask.sum()
     for value, neighbors in ((False, 1), (True, 2)):  # first holes, then specks
         structure = ndimage.generate_binary_structure(2, neighbors)  # diagonals hold specks only
@@ -60,7 +64,8 @@ def _without_noise(mask: np.ndarray) -> np.ndarray:
         area = np.bincount(labels.reshape(-1))
         noise = area < smallest
         noise[0] = False
-        mask = np.where(noise[labels], not value, mask)
+        cleaned = np.where(noise[labels], not value, mask)
+        mask = cleaned if cleaned.any() else mask
     return mask
 
 
