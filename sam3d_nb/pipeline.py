@@ -81,15 +81,17 @@ class Model(ABC):
         Raises InputError where image, mask and point map do not fit together or the mask is empty.
         """
         name, index = "object", None
+        if isinstance(mask, bool):
+            raise InputError(f"a mask is an index or a bool array (H, W) but got {mask}")
         if isinstance(image, Example):
             pointmap = image.pointmap if pointmap is None else pointmap
             intrinsics = image.intrinsics if intrinsics is None else intrinsics
-            if isinstance(mask, int | np.integer) and not isinstance(mask, bool):
+            if isinstance(mask, int | np.integer):
                 index = int(mask)
                 mask = image.mask(index)
                 name = image.names[index]
             image = image.image
-        if isinstance(mask, int | np.integer) and not isinstance(mask, bool):
+        if isinstance(mask, int | np.integer):
             raise InputError(f"a mask index needs an example, but the image is an array: {mask!r}")
         request = make_request(image, mask, pointmap, intrinsics, seed)
 

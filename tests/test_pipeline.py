@@ -182,7 +182,7 @@ def test_an_index_needs_an_example_that_has_it() -> None:
         load_model().reconstruct(photo(), 0)
     with pytest.raises(InputError, match=r"no mask 3 .* exist: 7"):
         load_model().reconstruct(example(), 3)
-    with pytest.raises(InputError, match="but got bool"):
+    with pytest.raises(InputError, match="but got True"):
         load_model().reconstruct(example(), True)
 
 
