@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam3d_nb.model import residual
 from sam3d_nb.model.config import LatentFlowConfig
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.layers import (
@@ -118,11 +119,18 @@ class LatentBlock(nn.Module):
     ) -> Tensor:
         """Return (B, M, C), or with `guided` (2 B, M, C), the conditional pass first."""
         m = Modulation.of(modulation.to(h.dtype))
-        x = _modulated(h, m.attention_gain, m.attention_shift)
-        h = torch.addcmul(h, m.attention_gate, self._attend(x, mask))
-        h = self._add_condition(h, condition, guided=guided)
-        x = self.mlp(_modulated(h, m.mlp_gain, m.mlp_shift))
-        return torch.addcmul(h, m.mlp_gate, x)
+        batch = condition.tokens.keys.shape[0]
+        x = residual.norm(h, m.attention_gain, m.attention_shift, BLOCK_EPS, h.dtype)
+        x, norm2 = self._attend(x, mask), self.norm2
+        h, x = residual.add_norm(
+            h, x, norm2.weight, norm2.bias, norm2.eps, gate=m.attention_gate, items=batch
+        )
+        x = self.cross_attn(x, condition.tokens)  # (B, M, C)
+        if guided and len(h) == batch:  # up to here both passes are the same
+            h = torch.cat([h, h])
+        rest = condition.zeros if guided else None
+        h, x = residual.add_norm(h, x, m.mlp_gain, m.mlp_shift, BLOCK_EPS, rest=rest)
+        return residual.add(h, self.mlp(x), m.mlp_gate)
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in self.self_attn.project(x))  # (B, H, M, d)
@@ -130,24 +138,3 @@ class LatentBlock(nn.Module):
             mask = torch.cat([mask, mask])
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.self_attn.to_out(out.transpose(1, 2).flatten(2))
-
-    def _add_condition(self, h: Tensor, condition: LayerCondition, *, guided: bool) -> Tensor:
-        batch = condition.tokens.keys.shape[0]
-        x = norm(h[:batch], BLOCK_EPS, self.norm2.weight, self.norm2.bias)
-        update = self.cross_attn(x, condition.tokens)  # (B, M, C)
-        if not guided:
-            return h + update
-        if h.shape[0] == batch:  # up to here both passes are the same
-            h = torch.cat([h, h])
-        elif torch.is_grad_enabled():  # the norm above needs its input for its gradient
-            h = h.clone()
-        h[:batch] += update
-        h[batch:] += condition.zeros
-        return h
-
-
-def _modulated(h: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """Normalize (B, M, C), times gain plus shift, (1 or B, 1, C) each."""
-    if gain.shape[0] == 1:  # one time for the whole batch: the norm's own affine does it
-        return norm(h, BLOCK_EPS, gain[0, 0], shift[0, 0])
-    return torch.addcmul(shift, norm(h, BLOCK_EPS), gain)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @triton.jit
-def _residual_norm(
+def _residual_norm(  # type: ignore[no-untyped-def]
     x,  # (rows, WIDTH)
     update,  # (updated, WIDTH)
     gate,  # (WIDTH,)
