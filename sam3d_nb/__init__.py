@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sam3d_nb.view.masks import show_masks as show_masks
     from sam3d_nb.view.render import render as render
     from sam3d_nb.view.sheet import contact_sheet as contact_sheet
+    from sam3d_nb.view.show import show as show
 
 _MODULES = {
     "Example": "examples",
@@ -38,6 +39,7 @@ _MODULES = {
     "load_model": "pipeline",
     "reconstruct_to_folder": "runs",
     "render": "view.render",
+    "show": "view.show",
     "show_masks": "view.masks",
 }
 

@@ -83,7 +83,8 @@ class Example:
         extras = ["point map"] * (self.pointmap is not None) + ["camera"] * (
             self.intrinsics is not None
         )
-        parts = [f"{width} x {height} pixels", f"{len(self.masks)} masks", *extras]
+        masks = "1 mask" if len(self.masks) == 1 else f"{len(self.masks)} masks"
+        parts = [f"{width} x {height} pixels", masks, *extras]
         return f"Example({self.name!r}: {', '.join(parts)})"
 
 
