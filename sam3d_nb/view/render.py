@@ -27,6 +27,7 @@ LIGHT = (244, 244, 242)
 AMBIENT = 0.55  # share of light that comes from everywhere; the rest comes from the lamp
 LAMP = (-0.35, -0.5, 0.0)  # beside the camera: left and up, in distances to what is seen
 SAMPLES = 2  # a pixel's side, against jagged edges
+MARGIN = 1.02  # of the ball that the picture holds
 
 
 def render(
@@ -48,7 +49,7 @@ def render(
     """
     meshes = upright(item, frame)
     center, radius = ball(meshes)
-    camera = orbit_camera(center, radius * 1.02, azimuth, elevation, size=size)
+    camera = orbit_camera(center, radius * MARGIN, azimuth, elevation, size=size)
     return picture(meshes, camera, background=background)
 
 
