@@ -11,7 +11,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.layers import position_embedding
@@ -83,9 +82,8 @@ class Grid:
 
     def to(self, device: torch.device | str) -> "Grid":
         """Return this grid on `device`; its tables are made there anew."""
-        if self.coords.device == torch.device(device):
-            return self
-        return Grid._derived(self.coords.to(device), self.resolution)
+        moved = self.coords.to(device)
+        return self if moved is self.coords else Grid._derived(moved, self.resolution)
 
     def forget_tables(self) -> None:
         """Free every table that was made; it is made again when somebody asks for it."""
@@ -135,7 +133,8 @@ class Grid:
 
         Entry t of a voxel is 27 * (parent of neighbor t) + t, with M as the parent of none.
         """
-        parents = F.pad(self.parents.index, (0, 1), value=len(self.parents.grid))  # (N + 1,)
+        none = self.parents.index.new_tensor([len(self.parents.grid)])
+        parents = torch.cat([self.parents.index, none])  # (N + 1,)
         table = parents[self.neighbors] * len(TAPS)
         return table + torch.arange(len(TAPS), dtype=torch.int32, device=self.device)
 

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from sam3d_nb.model import kernels
 from sam3d_nb.model.grid import OCTANTS, TAPS, Grid, with_zero_row
 
-CHUNK_BYTES = {"cuda": 256 << 20, "mps": 64 << 20, "cpu": 16 << 20}
-"""Most memory that the gathered inputs of one matrix product take, by device."""
+CHUNK_BYTES = {"cuda": 256 << 20, "cpu": 16 << 20}
+OTHER_CHUNK_BYTES = 64 << 20
+"""Most memory that the gathered inputs of one matrix product take, by type of device."""
 
 NARROW = 256
 """Channels up to which gathering takes longer than the product, and the fused kernel wins."""
@@ -70,12 +71,17 @@ def subdivided_conv(
     fall on 8 parents; the taps that share a parent are added before the product.
     """
     grid.check_rows(features, weight.shape[-1])
-    merged = merged_taps(weight)
-    children = [
-        _gathered_linear(features, grid.neighbors[:, taps], merged[octant], bias)
-        for octant, taps in enumerate(_octant_taps(grid.device))
-    ]  # 8 x (N, out)
-    return torch.stack(children, dim=1).flatten(0, 1)
+    merged, taps = merged_taps(weight), _octant_taps(grid.device)
+
+    def children(octant: int) -> Tensor:
+        return _gathered_linear(features, grid.neighbors[:, taps[octant]], merged[octant], bias)
+
+    if torch.is_grad_enabled():
+        return torch.stack([children(octant) for octant in range(8)], dim=1).flatten(0, 1)
+    out = features.new_empty(len(grid), 8, len(weight))  # no second copy of all at the end
+    for octant in range(8):
+        out[:, octant] = children(octant)
+    return out.flatten(0, 1)
 
 
 def merged_taps(weight: Tensor) -> Tensor:
@@ -170,9 +176,9 @@ class VoxelGroupNorm(nn.GroupNorm):
         mean, inverse = _group_statistics(features, self.num_groups, self.eps)
         gain = inverse * self.weight  # (C,)
         shift = self.bias - mean * gain
-        if torch.is_grad_enabled():
-            return torch.addcmul(shift, features, gain).to(features.dtype)
-        return torch.addcmul(shift, features, gain, out=torch.empty_like(features))
+        if features.device.type == "cuda" and not torch.is_grad_enabled():  # nothing in float32
+            return torch.addcmul(shift, features, gain, out=torch.empty_like(features))
+        return torch.addcmul(shift, features, gain).to(features.dtype)
 
 
 def _group_statistics(features: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -182,7 +188,7 @@ def _group_statistics(features: Tensor, groups: int, eps: float) -> tuple[Tensor
     dtype = torch.promote_types(features.dtype, torch.float32)
     mean = features.sum(0, dtype=dtype).view(groups, width).mean(1) / count  # (groups,)
     mean = mean.repeat_interleave(width)  # (C,)
-    rows = max(1, CHUNK_BYTES[features.device.type] // (channels * 4))
+    rows = max(1, _chunk_bytes(features) // (channels * 4))
     square = torch.stack([(x.to(dtype) - mean).square().sum(0) for x in features.split(rows)])
     variance = square.sum(0).view(groups, width).mean(1) / count
     return mean, (variance + eps).rsqrt().repeat_interleave(width)
@@ -221,7 +227,7 @@ def _gathered_sum(source: Tensor, table: Tensor) -> Tensor:
 
 def _in_chunks(part: Callable[[slice], Tensor], rows: int, row_bytes: int, like: Tensor) -> Tensor:
     """Concatenate `part` over slices of `rows` rows whose gathered inputs stay small."""
-    step = max(1, CHUNK_BYTES[like.device.type] // row_bytes)
+    step = max(1, _chunk_bytes(like) // row_bytes)
     if rows <= step:
         return part(slice(0, rows))
     starts = range(0, rows, step)
@@ -233,6 +239,10 @@ def _in_chunks(part: Callable[[slice], Tensor], rows: int, row_bytes: int, like:
     for start in starts[1:]:
         out[start : start + step] = part(slice(start, start + step))
     return out
+
+
+def _chunk_bytes(like: Tensor) -> int:
+    return CHUNK_BYTES.get(like.device.type, OTHER_CHUNK_BYTES)
 
 
 def _octant_taps(device: torch.device) -> list[Tensor]:

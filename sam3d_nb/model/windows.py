@@ -36,7 +36,8 @@ class Groups:
         ordered, self.order = torch.sort(key, stable=True)  # (N,) int64: rows, group by group
         counts = torch.unique_consecutive(ordered, return_counts=True)[1]
         self.sizes: list[int] = counts.tolist()  # voxels of each group
-        self.offsets = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))  # (groups + 1,) int32
+        ends = counts.cumsum(0, dtype=torch.int32)
+        self.offsets = torch.cat([ends.new_zeros(1), ends])  # (groups + 1,) int32
         self.longest = max(self.sizes)
 
     def __len__(self) -> int:
@@ -108,6 +109,8 @@ def grouped_attention(
 def has_varlen_kernel(x: Tensor) -> bool:
     """Say whether variable-length flash attention takes tensors like `x`."""
     if x.device.type != "cuda" or x.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    if x.shape[-1] % 8 or x.shape[-1] > 256:
         return False
     return torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 0)
 

@@ -308,14 +308,13 @@ def test_steps_do_not_wait_for_the_device(small) -> None:
         assert velocity(state, steps[-1])[1] is None
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_one_graph(small, guided: bool) -> None:
+def test_one_graph(small) -> None:
     """`torch.compile` takes the whole step without a break."""
     flow, grid, x, tokens = small
     modulation, condition = flow.modulation(torch.zeros(1)), flow.prepare(tokens)
-    expected = flow(x, modulation, condition, grid, guided=guided)  # makes the tables
+    expected = flow(x, modulation, condition, grid, guided=True)  # makes the tables
     compiled = torch.compile(flow, backend="eager", fullgraph=True)
-    actual = compiled(x, modulation, condition, grid, guided=guided)
+    actual = compiled(x, modulation, condition, grid, guided=True)
     torch.testing.assert_close(actual, expected)
 
 
