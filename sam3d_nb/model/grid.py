@@ -23,6 +23,10 @@ OCTANTS = tuple(product((0, 1), repeat=3))
 """Offsets (x, y, z) of the 8 children of a voxel, z fastest."""
 
 
+MAX_RESOLUTION = 512
+"""Voxels a side; the search for neighbors fills a dense cube of this side, 4 bytes a cell."""
+
+
 @dataclass(frozen=True)
 class Parents:
     """The grid of half the resolution, and how voxels and their parents find one another."""
@@ -39,7 +43,7 @@ class Grid:
     Args:
         coords: (N, 4) of an integer type: (batch, x, y, z), with 0 <= x, y, z < resolution. Rows
             are unique, those of one batch item stand together, batch numbers are 0 to B - 1.
-        resolution: voxels along each side of the cube.
+        resolution: voxels along each side of the cube, 1 to `MAX_RESOLUTION`.
 
     Raises:
         InputError: where `coords` is anything else; the message names the counts.
@@ -303,8 +307,8 @@ def _sum_type(features: Tensor) -> torch.dtype:
 
 
 def _check_form(coords: Tensor, resolution: int) -> None:
-    if resolution < 1:
-        raise InputError(f"a grid cannot have resolution {resolution}; give 1 or more")
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise InputError(f"a grid cannot have resolution {resolution}; give 1 to {MAX_RESOLUTION}")
     if coords.dim() != 2 or coords.shape[1] != 4:
         raise InputError(
             f"coordinates have shape {tuple(coords.shape)}; give (N, 4): batch, x, y, z"
@@ -316,6 +320,7 @@ def _check_form(coords: Tensor, resolution: int) -> None:
 
 
 def _check_values(coords: Tensor, resolution: int) -> None:
+    coords = coords.long()
     low, high = torch.stack([coords.amin(0), coords.amax(0)]).tolist()
     if min(low[1:]) < 0 or max(high[1:]) >= resolution:
         outside = ((coords[:, 1:] < 0) | (coords[:, 1:] >= resolution)).any(1).sum()

@@ -1,7 +1,7 @@
 """The blocks of the structured-latent flow: residual blocks over sparse voxels, transformer blocks.
 
-All of them run in the dtype of their weights. Norms keep their statistics in float32 and round
-gain and shift to that dtype, as the released half-precision model does for modulations.
+All of them run in the dtype of their weights, residual streams too. Norms keep their statistics in
+float32; modulations are rounded to that dtype, as in the released half-precision model.
 """
 
 from typing import Literal, NamedTuple

@@ -157,7 +157,7 @@ def test_tables_are_made_once() -> None:
 
 def test_accepts_other_integer_types_and_devices() -> None:
     coords = voxels(20, 8)
-    for dtype in (torch.int64, torch.uint8):
+    for dtype in (torch.int64, torch.uint8, torch.int16):
         grid = Grid(coords.to(dtype), 8)
         assert grid.coords.dtype == torch.int32
         assert torch.equal(grid.coords, coords)
@@ -186,8 +186,9 @@ def test_bad_coordinates(coords: Tensor, message: str) -> None:
 
 
 def test_bad_resolution_and_rows() -> None:
-    with pytest.raises(InputError, match="resolution 0"):
-        Grid(voxels(1, 1), 0)
+    for resolution in (0, 513):
+        with pytest.raises(InputError, match=f"resolution {resolution}; give 1 to 512"):
+            Grid(voxels(1, 1), resolution)
     grid = Grid(voxels(10, 4), 4)
     for act in (grid.downsample, grid.subdivide):
         with pytest.raises(InputError, match=f"grid of {len(grid)} voxels"):
