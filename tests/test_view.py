@@ -126,6 +126,27 @@ def test_normals_are_smooth_on_a_ball_and_flat_on_a_box() -> None:
         np.testing.assert_allclose(normals[split.faces[face]], [flat] * 3, atol=1e-6)
 
 
+def test_normals_are_the_plain_loop() -> None:
+    generator = np.random.default_rng(4)
+    vertices, faces = icosphere(2)
+    rough = Mesh(vertices * generator.uniform(0.8, 1.1, (len(vertices), 1)), faces)
+    split, normals = with_normals(rough, crease=30.0)
+    corners = rough.vertices[faces].astype(float)
+    areas = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat = areas / np.linalg.norm(areas, axis=1, keepdims=True)
+    assert len(split.vertices) > len(vertices)
+    for vertex in range(len(vertices)):
+        around = [f for f in range(len(faces)) if vertex in faces[f]]
+        mean = sum(areas[f] for f in around)
+        mean /= np.linalg.norm(mean)
+        smooth = all(flat[f] @ mean >= np.cos(np.radians(30)) for f in around)
+        for f in around:
+            near = [g for g in around if smooth or flat[f] @ flat[g] >= np.cos(np.radians(30))]
+            expected = sum(areas[g] for g in near)
+            found = normals[split.faces[f][faces[f] == vertex][0]]
+            np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
+
+
 def test_normals_are_smooth_across_a_texture_seam() -> None:
     vertices, faces = icosphere(3)
     torn = Mesh(vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3))

@@ -11,6 +11,7 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
 
 CREASE = 35.0  # degrees; flatter edges are shaded smooth
+MOST_CORNERS = 128
 GREY = 0.5  # linear light of a surface that has no color
 LINEAR_OF_SRGB = torch.from_numpy(to_linear(np.arange(256) / 255)).float()  # (256,)
 
@@ -25,29 +26,56 @@ def to_srgb(linear: Tensor) -> Tensor:
 def with_normals(mesh: Mesh, crease: float = CREASE) -> tuple[Mesh, np.ndarray]:
     """Return the mesh with vertices doubled at creases, and their unit normals (V', 3) float32.
 
-    A corner takes the mean normal of the faces that meet at its position (weighted by area, also
-    across texture seams), unless its own face leans away from that by more than `crease` degrees:
-    then it gets a vertex of its own with the face's normal.
+    A corner's normal is the mean, weighted by area, over the faces that meet at its position (also
+    across texture seams) and lean away from its own face by no more than `crease` degrees.
     """
     corners = mesh.vertices[mesh.faces].astype(np.float64)  # (F, 3, 3)
     areas = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    flat = _unit(areas)  # (F, 3)
-    place = positions(mesh.vertices)  # (V,)
-    total = np.zeros((len(mesh.vertices), 3))
-    for axis in range(3):
-        total[:, axis] = np.bincount(
-            place[mesh.faces].ravel(), np.repeat(areas[:, axis], 3), minlength=len(total)
-        )
-    smooth = _unit(total)[place]  # (V, 3)
-    leaning = (smooth[mesh.faces] * flat[:, None]).sum(-1) < np.cos(np.radians(crease))  # (F, 3)
-    face, corner = np.nonzero(leaning)
+    flat, limit = _unit(areas), float(np.cos(np.radians(crease)))  # (F, 3)
+    place = positions(mesh.vertices)[mesh.faces]  # (F, 3) numbers of positions
+    count = int(place.max(initial=-1)) + 1
+    smooth = _unit(_sums(place.ravel(), np.repeat(areas, 3, axis=0), count))  # (P, 3)
+
+    along = (smooth[place] * flat[:, None]).sum(-1)  # (F, 3)
+    along[~flat.any(1)] = 1  # faces without area have no say
+    flattest = np.ones(count)
+    np.minimum.at(flattest, place.ravel(), along.ravel())
+    face, corner = np.nonzero(flattest[place] < limit)
+    own = _crease_normals(place[face, corner], areas[face], flat[face], limit)
+
+    normals = np.zeros((len(mesh.vertices), 3))
+    normals[mesh.faces] = smooth[place]
     source = np.concatenate([np.arange(len(mesh.vertices)), mesh.faces[face, corner]])
     faces = mesh.faces.copy()
     faces[face, corner] = np.arange(len(mesh.vertices), len(source))
-    normals = np.concatenate([smooth, flat[face]]).astype(np.float32)
     colors = None if mesh.colors is None else mesh.colors[source]
     uv = None if mesh.uv is None else mesh.uv[source]
-    return Mesh(mesh.vertices[source], faces, colors, uv, mesh.texture), normals
+    split = Mesh(mesh.vertices[source], faces, colors, uv, mesh.texture)
+    return split, np.concatenate([normals, own]).astype(np.float32)
+
+
+def _crease_normals(
+    place: np.ndarray, areas: np.ndarray, flat: np.ndarray, limit: float
+) -> np.ndarray:
+    """Return unit normals (N, 3) of corners, each over those at its place that lean little.
+
+    place: (N,); areas, flat: (N, 3) of each corner's face; limit: cosine of the crease angle. At a
+    place where more than MOST_CORNERS meet, a corner takes its face's normal.
+    """
+    order = np.argsort(place, kind="stable")
+    _, start, size = np.unique(place[order], return_index=True, return_counts=True)
+    group = np.empty(len(place), dtype=np.int64)
+    group[order] = np.repeat(np.arange(len(size)), size)
+    few = np.nonzero(size[group] <= MOST_CORNERS)[0]
+    sizes = size[group[few]]
+    one = np.repeat(few, sizes)  # every corner with every corner at its place
+    step = np.arange(len(one)) - np.repeat(sizes.cumsum() - sizes, sizes)
+    other = order[start[group[one]] + step]
+    near = (flat[one] * flat[other]).sum(1) >= limit
+    normals = _unit(_sums(one[near], areas[other[near]], len(place)))
+    alone = ~normals.any(1)
+    normals[alone] = flat[alone]
+    return normals
 
 
 def positions(vertices: np.ndarray) -> np.ndarray:
@@ -82,6 +110,12 @@ def shrink(texture: Tensor, factor: int) -> Tensor:
     height, width = texture.shape[:2]
     size = max(1, height // factor), max(1, width // factor)
     return F.interpolate(texture.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+
+
+def _sums(owner: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Return the sums (count, 3) of `values` (N, 3) by their `owner` (N,)."""
+    sums = [np.bincount(owner, values[:, k], minlength=count) for k in range(3)]
+    return np.stack(sums, axis=1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
