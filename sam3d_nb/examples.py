@@ -138,7 +138,10 @@ def load_example(path: str | Path) -> Example:
     """
     from sam3d_nb.pointmaps import read_pointmap
 
-    image_path = _resolve(path)
+    try:
+        image_path = _resolve(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be looked into: {error.strerror or error}") from error
     folder = image_path.parent
     image = read_image(image_path)
     info = _read_info(folder / "example.json")
@@ -159,10 +162,11 @@ def check_intrinsics(values: Any, source: Path) -> np.ndarray:
         matrix = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"the camera's K in {source} is no matrix of numbers") from error
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not (np.diag(matrix) > 0).all():
+    valid = matrix.shape == (3, 3) and bool(np.isfinite(matrix).all())
+    if not valid or min(matrix[0, 0], matrix[1, 1]) <= 0 or not np.allclose(matrix[2], (0, 0, 1)):
         raise InputError(
-            f"the camera's K in {source} needs shape (3, 3), finite numbers and a positive "
-            f"diagonal but has shape {matrix.shape}: {matrix.tolist()}"
+            f"the camera's K in {source} needs the form [[fx, s, cx], [0, fy, cy], [0, 0, 1]], in "
+            f"pixels and with positive focal lengths, but is {matrix.tolist()}"
         )
     return matrix
 

@@ -28,6 +28,8 @@ MIN_MASK_PIXELS = 16
 
 # Only formats that are decoded in this process: EPS, for one, would start another program.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA")
+OPAQUE_MODES = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
+ALPHA_MODES = ("P", "PA", "LA", "La", "RGBA", "RGBa")  # a palette may hold transparency
 GREY_TOLERANCE = 16  # JPEG leaves a grey picture's channels a few levels apart
 
 
@@ -94,11 +96,11 @@ def _read(path: Path) -> Image:
     """Return the decoded, upright picture in whatever mode it was stored."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not path.exists():
-        raise InputError(f"there is no picture {path}; check the path")
-    if not path.is_file():
-        raise InputError(f"{path} is a folder or device, not a picture")
     try:
+        if not path.exists():
+            raise InputError(f"there is no picture {path}; check the path")
+        if not path.is_file():
+            raise InputError(f"{path} is a folder or device, not a picture")
         # Pillow warns from 89 megapixels on; the limit here is stated and checked below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -109,16 +111,16 @@ def _read(path: Path) -> Image:
             upright = ImageOps.exif_transpose(picture)
             upright.load()
             return upright
-    except InputError:
+    except (InputError, MemoryError):
         raise
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read: {error.strerror}; change its rights") from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"{path} is not a picture that can be read; save it as PNG or JPEG"
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(path)) from error
-    except MemoryError:
-        raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
         raise InputError(
             f"{path} is damaged and cannot be read ({error}); save or download it again"
@@ -134,12 +136,17 @@ def _to_rgb(picture: Image, path: Path) -> np.ndarray:
     if mode.startswith("I;16") or (mode == "I" and _fits_16_bit(picture)):
         grey = np.round(np.asarray(picture).astype(np.float32) / 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)  # (H, W, 3)
-    # A palette can hold transparency, which only RGBA keeps apart from the colors.
-    has_alpha = mode in ("P", "PA", "LA", "La", "RGBA", "RGBa")
-    if not has_alpha and mode not in ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"):
-        raise InputError(f"{path} has pixels of kind {mode!r}; save it as PNG with 8 or 16 bits")
-    converted = picture.convert("RGBA" if has_alpha else "RGB")
-    return np.ascontiguousarray(np.asarray(converted)[..., :3])
+    pixels = np.asarray(picture.convert(_plain_mode(picture, path)))
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _plain_mode(picture: Image, path: Path) -> str:
+    """Return RGBA where the picture may have transparency, else RGB."""
+    if picture.mode in ALPHA_MODES:
+        return "RGBA"
+    if picture.mode in OPAQUE_MODES:
+        return "RGB"
+    raise InputError(f"{path} has pixels of kind {picture.mode!r}; save it as PNG, 8 or 16 bits")
 
 
 def _fits_16_bit(picture: Image) -> bool:
@@ -153,8 +160,8 @@ def _mask_values(picture: Image, path: Path) -> np.ndarray:
         picture = picture.convert("L")
     if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16"):
         return np.nan_to_num(np.asarray(picture))
-    pixels = np.asarray(picture.convert("RGBA"))  # (H, W, 4)
-    if pixels[..., 3].min() < 255:
+    pixels = np.asarray(picture.convert(_plain_mode(picture, path)))  # (H, W, 3 or 4)
+    if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
         return pixels[..., 3]
     colors = pixels[..., :3].astype(np.int16)
     if int(np.ptp(colors, axis=-1).max()) > GREY_TOLERANCE:

@@ -54,4 +54,11 @@ def progress_bar(total: float, *, visible: bool = True) -> Any:
     from tqdm.auto import tqdm
 
     shown = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
-    return tqdm(total=total, delay=PATIENCE, leave=False, disable=not visible, bar_format=shown)
+    return tqdm(
+        total=total,
+        miniters=0,  # draw for any share of a stage
+        delay=PATIENCE,
+        leave=False,
+        disable=not visible,
+        bar_format=shown,
+    )

@@ -178,6 +178,30 @@ def test_check_mask_says_what_is_wrong() -> None:
     check_mask(mask, (20, 30))
 
 
+def test_picture_that_may_not_be_read(
+    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who runs the tests may be allowed to read everything, so the refusal is played."""
+    path = save(tmp_path / "a.png", Image.fromarray(rgb))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(InputError, match="may not be read: Permission denied"):
+        read_image(path)
+
+
+def test_kinds_of_pixels_without_a_meaning(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", Image.new("F", (8, 8), 0.5))
+    with pytest.raises(InputError, match="pixels of kind 'F'"):
+        read_image(path)
+    path = save(tmp_path / "b.tif", Image.new("LAB", (8, 8)))
+    for read in (read_image, read_mask):
+        with pytest.raises(InputError, match="pixels of kind 'LAB'"):
+            read(path)
+
+
 def test_missing_file_folder_and_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no picture"):
         read_image(tmp_path / "no.png")
