@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -55,6 +56,33 @@ class _Subject:
     azimuth: float
     elevation: float
 
+    @cached_property
+    def coarse(self) -> list[Mesh]:
+        """The meshes with no more triangles than a viewer can take."""
+        share = BUDGET / max(self.count, 1)
+        return [thinned(mesh, int(share * len(mesh.faces))) for mesh in self.meshes]
+
+    @property
+    def count(self) -> int:
+        """Number of triangles."""
+        return sum(len(mesh.faces) for mesh in self.meshes)
+
+    @property
+    def drawn(self) -> str:
+        """How many triangles there are and, where they are fewer, how many the viewer shows."""
+        shown = sum(len(mesh.faces) for mesh in self.coarse)
+        copy = f", the viewer shows a copy of {shown:,}" if shown < self.count else ""
+        return f"{self.count:,} triangles{copy}"
+
+    @property
+    def text(self) -> str:
+        """What the picture shows, in words."""
+        boxes = [mesh.bounds for mesh in self.meshes if len(mesh.faces)]
+        low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
+        width, height, depth = high - low
+        size = f"{width:.2f} wide, {height:.2f} high, {depth:.2f} deep"
+        return f"{self.title}: {self.count:,} triangles, {size}"
+
 
 def show(
     *items: Item | Sequence[Item],
@@ -68,10 +96,10 @@ def show(
 
     items: each an object, a mesh, or a list of them that is shown together. A single object
     stands in its own frame. Several items, such as `show(obj, truth)`, stand side by side as the
-    photo's camera has them, and azimuth 0, elevation 0 is the direction of the photo. frame: what
-    the vertices of plain meshes mean, "object" or "camera"; see `upright`. size: pixels a side.
-    titles: one an item, instead of the objects' names. More than 300,000 triangles are shown by a
-    coarser copy, and the line below says so.
+    photo's camera has them, and turn together; azimuth 0, elevation 0 is then the direction of
+    the photo. frame: what the vertices of plain meshes mean, "object" or "camera"; see `upright`.
+    size: pixels a side. titles: one an item, instead of the objects' names. More than 300,000
+    triangles are shown by a coarser copy, and the line below says so.
 
     Raises InputError where there is nothing to show, or another number of titles than of items.
     """
@@ -81,14 +109,18 @@ def show(
         raise InputError(f"{len(items)} items need as many titles but got {len(titles)}")
     together = len(items) > 1
     subjects = [_subject(item, together, azimuth, elevation, frame) for item in items]
+    if together:
+        around, above = subjects[0].azimuth, subjects[0].elevation
+        subjects = [replace(s, azimuth=around, elevation=above) for s in subjects]
     if titles is not None:
         subjects = [replace(s, title=t) for s, t in zip(subjects, titles, strict=True)]
     stills = [render(s.meshes, s.azimuth, s.elevation, size, frame="object") for s in subjects]
+    viewers = _viewers(subjects, size)
     panels = [
-        _panel(subject, still, size, narrow=together)
-        for subject, still in zip(subjects, stills, strict=True)
+        _panel(*parts, size, narrow=together)
+        for parts in zip(subjects, viewers, stills, strict=True)
     ]
-    text = "; ".join(_describe(subject) for subject in subjects)
+    text = "; ".join(subject.text for subject in subjects)
     return View(panels, np.concatenate(stills, axis=1), text)
 
 
@@ -109,37 +141,37 @@ def _subject(
     return _Subject(_title(item), meshes, azimuth, elevation)
 
 
-def _panel(subject: _Subject, still: np.ndarray, size: int, *, narrow: bool) -> ipywidgets.Widget:
+def _viewers(subjects: Sequence[_Subject], size: int) -> list[ipywidgets.Widget]:
+    """Return the interactive parts; the one place that knows which library draws them."""
+    from sam3d_nb.view.three import build_viewer, link_viewers
+
+    viewers = [
+        build_viewer(s.coarse, *ball(s.meshes), s.azimuth, s.elevation, size) for s in subjects
+    ]
+    link_viewers(viewers)
+    return viewers
+
+
+def _panel(
+    subject: _Subject, viewer: ipywidgets.Widget, still: np.ndarray, size: int, *, narrow: bool
+) -> ipywidgets.Widget:
     """Return title, viewer, picture (beside it, or below where it is narrow) and a line of text."""
-    count = sum(len(mesh.faces) for mesh in subject.meshes)
-    shown = [thinned(m, int(BUDGET * len(m.faces) / max(count, 1))) for m in subject.meshes]
-    drawn = sum(len(mesh.faces) for mesh in shown)
-    about = f"{count:,} triangles; {HELP}"
-    if drawn < count:
-        about = f"{count:,} triangles, the viewer shows a copy of {drawn:,}; {HELP}"
     picture = base64.b64encode(_png(still)).decode()
     image = (
         f'<img width="{size}" height="{size}" style="display: block; margin: 0" '
-        f'alt="{html.escape(_describe(subject))}" src="data:image/png;base64,{picture}">'
+        f'alt="{html.escape(subject.text)}" src="data:image/png;base64,{picture}">'
     )
     pair = ipywidgets.Box(
-        [_viewer(subject, shown, size), ipywidgets.HTML(image)],
+        [viewer, ipywidgets.HTML(image)],
         layout=ipywidgets.Layout(flex_flow="column" if narrow else "row", grid_gap="8px"),
     )
     title = ipywidgets.HTML(f"<b>{html.escape(subject.title)}</b>")
+    about = html.escape(f"{subject.drawn}; {HELP}")
     note = ipywidgets.HTML(
-        f'<small style="display: block; line-height: 1.3">{html.escape(about)}</small>',
+        f'<small style="display: block; line-height: 1.3">{about}</small>',
         layout=ipywidgets.Layout(width=f"{size}px" if narrow else "auto"),
     )
     return ipywidgets.VBox([title, pair, note])
-
-
-def _viewer(subject: _Subject, meshes: list[Mesh], size: int) -> ipywidgets.Widget:
-    """Return the interactive part; the one place that knows which library draws it."""
-    from sam3d_nb.view.three import build_viewer
-
-    center, radius = ball(subject.meshes)
-    return build_viewer(meshes, center, radius, subject.azimuth, subject.elevation, size)
 
 
 def _title(item: Item | Sequence[Item]) -> str:
@@ -148,18 +180,6 @@ def _title(item: Item | Sequence[Item]) -> str:
     if isinstance(item, Object3D):
         return item.name
     return _title(item[0]) if len(item) == 1 else f"{len(item)} objects"
-
-
-def _describe(subject: _Subject) -> str:
-    """Say in words what the picture shows."""
-    count = sum(len(mesh.faces) for mesh in subject.meshes)
-    low = np.min([m.bounds[0] for m in subject.meshes if len(m.faces)], axis=0)
-    high = np.max([m.bounds[1] for m in subject.meshes if len(m.faces)], axis=0)
-    width, height, depth = high - low
-    return (
-        f"{subject.title}: {count:,} triangles, {width:.2f} wide, {height:.2f} high, "
-        f"{depth:.2f} deep"
-    )
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -12,6 +12,7 @@ from io import BytesIO
 
 import numpy as np
 import pythreejs as three
+from ipywidgets import jslink
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -33,10 +34,12 @@ def build_viewer(
     size: int,
 ) -> three.Renderer:
     """Return a widget that shows `meshes` (Y-up) from the same place as `render` does."""
-    camera = _camera(radius, azimuth, elevation)
+    camera = _camera(azimuth, elevation)
+    shift = -np.asarray(center, dtype=np.float64) / radius
     centered = three.Group(
         children=[_drawn(mesh) for mesh in meshes if len(mesh.faces)],
-        position=tuple((-np.asarray(center, dtype=np.float64)).tolist()),
+        position=tuple(shift.tolist()),
+        scale=(1 / radius, 1 / radius, 1 / radius),
     )
     ambient = three.AmbientLight(color="#ffffff", intensity=AMBIENT)
     return three.Renderer(
@@ -53,11 +56,18 @@ def build_viewer(
     )
 
 
-def _camera(radius: float, azimuth: float, elevation: float) -> three.PerspectiveCamera:
-    """Return a camera that looks at the origin and carries the lamp."""
-    view = orbit_camera(
-        np.zeros(3), radius * MARGIN, azimuth, elevation, field_of_view=FIELD_OF_VIEW
-    )
+def link_viewers(viewers: Sequence[three.Renderer]) -> None:
+    """Let all viewers turn with the one that is dragged."""
+    first = viewers[0]
+    for other in viewers[1:]:
+        for trait in ("position", "quaternion"):
+            jslink((first.camera, trait), (other.camera, trait))
+        jslink((first.controls[0], "target"), (other.controls[0], "target"))
+
+
+def _camera(azimuth: float, elevation: float) -> three.PerspectiveCamera:
+    """Return a camera that looks at a unit ball around the origin and carries the lamp."""
+    view = orbit_camera(np.zeros(3), MARGIN, azimuth, elevation, field_of_view=FIELD_OF_VIEW)
     eye = view.position
     axes = (view.rotation * [[1], [-1], [-1]]).T  # three.js looks along -z with y up
     distance = float(np.linalg.norm(eye))
