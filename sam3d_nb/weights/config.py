@@ -83,6 +83,30 @@ SMALL = ModelConfig(
 """A model of a few megabytes for tests: all grids have 16 voxels a side, decoded from 4."""
 
 
+def check_consistent(config: ModelConfig) -> None:
+    """Check that the networks fit each other; raises WeightsError that names those that do not."""
+    flow, latent = config.structure_flow, config.latent_flow
+    trunks = (
+        config.splat_decoder.trunk,
+        config.splat_decoder_4.trunk,
+        config.mesh_decoder.trunk,
+    )
+    decoded = flow.resolution * 2 ** (len(config.structure_decoder.widths) - 1)
+    pairs = {
+        "width of condition tokens, stage 1": (config.condition_stage1.width, flow.condition_width),
+        "width of condition tokens, stage 2": (
+            config.condition_stage2.width,
+            latent.condition_width,
+        ),
+        "channels of the shape latent": (flow.channels, config.structure_decoder.channels),
+        "voxels a side": (decoded, latent.resolution, *(t.resolution for t in trunks)),
+        "channels of the structured latent": (latent.channels, *(t.channels for t in trunks)),
+    }
+    wrong = [f"{name}: {values}" for name, values in pairs.items() if len(set(values)) > 1]
+    if wrong:
+        raise WeightsError(f"the networks do not fit each other in {'; '.join(wrong)}")
+
+
 def to_json(config: ModelConfig) -> dict[str, Any]:
     """Return plain dictionaries, lists, numbers and strings."""
     return dataclasses.asdict(config)

@@ -28,14 +28,15 @@ from sam3d_nb.weights.config import SMALL, ModelConfig
 from sam3d_nb.weights.parts import PARTS, build_empty, part, vision_places
 
 Device = torch.device | str
+Where = Device | None  # None: the store's own device
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where weights come from, for provenance."""
 
-    kind: Literal["official", "stand-in"]
-    version: str  # of the weights: the published revision, or `stand-in` and its seed
+    kind: str  # official: from the hub, as published there; local: from files given; stand-in
+    version: str  # of the weights, such as the published revision
     sha256: str = ""  # of the manifest of the converted files
 
 
@@ -47,48 +48,55 @@ class ModuleStore(ABC):
     are one object, on a device as long as one embedder that uses it is.
 
     config: all hyper-parameters. dtype: in which matrix products run. origin: for provenance.
-    pin: keep page-locked host copies of what goes to a CUDA device, so that it goes there faster
-    the next time; needs that much memory.
+    device: where networks go unless `get` says otherwise. pin: keep page-locked host copies of
+    what goes to a CUDA device, so that it goes there faster the next time; needs that much memory.
     """
 
     def __init__(
-        self, config: ModelConfig, dtype: torch.dtype, origin: Origin, *, pin: bool = False
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        origin: Origin,
+        *,
+        device: Device = "cpu",
+        pin: bool = False,
     ) -> None:
         self.config = config
         self.dtype = dtype
         self.origin = origin
+        self.device = torch.device(device)
         self.pin = pin
         self._modules: dict[str, nn.Module] = {}
         self._pieces: dict[str, _Piece] = {}
 
     @overload
     def get(
-        self, name: Literal["condition_stage1", "condition_stage2"], device: Device = ...
+        self, name: Literal["condition_stage1", "condition_stage2"], device: Where = ...
     ) -> ConditionEmbedder: ...
     @overload
-    def get(self, name: Literal["moge"], device: Device = ...) -> Moge: ...
+    def get(self, name: Literal["moge"], device: Where = ...) -> Moge: ...
     @overload
-    def get(self, name: Literal["structure_flow"], device: Device = ...) -> StructureFlow: ...
+    def get(self, name: Literal["structure_flow"], device: Where = ...) -> StructureFlow: ...
     @overload
-    def get(self, name: Literal["structure_decoder"], device: Device = ...) -> StructureDecoder: ...
+    def get(self, name: Literal["structure_decoder"], device: Where = ...) -> StructureDecoder: ...
     @overload
-    def get(self, name: Literal["latent_flow"], device: Device = ...) -> LatentFlow: ...
+    def get(self, name: Literal["latent_flow"], device: Where = ...) -> LatentFlow: ...
     @overload
     def get(
-        self, name: Literal["splat_decoder", "splat_decoder_4"], device: Device = ...
+        self, name: Literal["splat_decoder", "splat_decoder_4"], device: Where = ...
     ) -> SplatDecoder: ...
     @overload
-    def get(self, name: Literal["mesh_decoder"], device: Device = ...) -> MeshDecoder: ...
+    def get(self, name: Literal["mesh_decoder"], device: Where = ...) -> MeshDecoder: ...
     @overload
-    def get(self, name: str, device: Device = ...) -> nn.Module: ...
+    def get(self, name: str, device: Where = ...) -> nn.Module: ...
 
-    def get(self, name: str, device: Device = "cpu") -> nn.Module:
-        """Return the network `name` with its weights on `device`, for inference.
+    def get(self, name: str, device: Where = None) -> nn.Module:
+        """Return the network `name` with its weights on `device` (default: the store's).
 
         `name` is one of `parts.PARTS`. A network lives on one device at a time. Raises
         WeightsError where the weights are missing or not what they should be.
         """
-        target = _indexed(device)
+        target = _indexed(self.device if device is None else device)
         module = self._module(name)
         for piece in self._pieces_of(name):
             piece.place(target, self.pin)
@@ -114,7 +122,7 @@ class ModuleStore(ABC):
             self.release(name)
 
     @contextmanager
-    def on(self, device: Device, *names: str) -> Iterator[tuple[nn.Module, ...]]:
+    def on(self, device: Where, *names: str) -> Iterator[tuple[nn.Module, ...]]:
         """Have the networks `names` on `device` for the time of a `with` block."""
         try:
             yield tuple(self.get(name, device) for name in names)
@@ -235,9 +243,11 @@ class StandInStore(ModuleStore):
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
         *,
+        device: Device = "cpu",
         pin: bool = False,
     ) -> None:
-        super().__init__(config, dtype, Origin("stand-in", f"stand-in seed {seed}"), pin=pin)
+        origin = Origin("stand-in", f"stand-in seed {seed}")
+        super().__init__(config, dtype, origin, device=device, pin=pin)
         self.seed = seed
 
     def _read(self, piece: str, empty: nn.Module) -> Mapping[str, Tensor]:
