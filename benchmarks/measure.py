@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.attention.varlen  # registers the operator that `count_work` names
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from sam3d_nb.model import kernels
 from sam3d_nb.model.layers import attention, fastest_attention
 
 GIB = 2**30
@@ -45,7 +47,7 @@ class Limits:
 class Timing:
     """Seconds of single runs, synchronized; memory in bytes, None without CUDA."""
 
-    first: float  # the first call: library set-up, compilation, graph capture
+    first: float  # the first call: library set-up, compilation of kernels, graph capture
     warm: list[float]
     allocated: int | None  # largest while running; weights and inputs included
     reserved: int | None
@@ -91,13 +93,17 @@ def measure(
 
 
 def count_work(run: Callable[[], object]) -> Work:
-    """Count the operations of one run. Products are counted as executed, padding included."""
+    """Count the operations of one run on the plain paths, since fused kernels hide theirs.
+
+    Products are counted as executed there, padding included.
+    """
     aten = torch.ops.aten
     formulas: dict[Any, Any] = {
         aten._scaled_dot_product_flash_attention_for_cpu: _dense_attention,
         torch.ops.torch_attn._varlen_attn: _varlen_attention,
     }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    plain = patch.object(kernels, "_is_half_inference", return_value=False)
+    with plain, FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         run()
     counts = counter.get_flop_counts().get("Global", {})
     attended = sum(

@@ -1,7 +1,7 @@
 """Time the network stage by stage at its published sizes, and say how far each is from its floor.
 
-    python benchmarks/model_h100.py --output benchmarks/results/h100.json
-    python benchmarks/model_h100.py --modes eager graph compile+graph --accuracy
+    python benchmarks/model_h100.py --accuracy --output benchmarks/results/h100_model.json
+    python benchmarks/model_h100.py --stages flow --dtypes float16 --modes accelerated
     python benchmarks/model_h100.py --small --device cpu --dtypes float32 --runs 1
 
 Weights are random stand-ins, drawn on the device. A floor is the time that the counted operations
@@ -43,7 +43,7 @@ HEADS = (
     "stage,dtype,mode,median,min,max,goal,official,first,GiB,reserved,"
     "TFLOP,TFLOP/s,x floor,finite,faces"
 )
-MODES = ("eager", "graph", "compile", "compile+graph")
+MODES = ("eager", "accelerated")
 Row = dict[str, Any]
 
 
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
-    parser.add_argument("--modes", nargs="+", default=["eager"], choices=MODES)
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--stages", nargs="+", help="only stages whose name contains one of these")
     parser.add_argument("--runs", type=int, default=5, help="warm runs that count")
     parser.add_argument("--steps", type=int, default=25, help="sampler steps of both flows")
@@ -87,10 +87,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def work_list(options: argparse.Namespace) -> Iterator[tuple[Stage, str]]:
-    """Yield the stages in order; only flows have modes besides eager."""
+    """Yield the stages in order, each in the modes that it has."""
     for stage in chosen(options):
         for mode in options.modes:
-            if stage.flow or mode == "eager":
+            if stage.accelerates or mode == "eager":
                 yield stage, mode
 
 
@@ -140,7 +140,7 @@ def timed(stage: Stage, setting: Setting, limits: Limits, runs: int) -> Row:
 
 @cache
 def work_of(stage: Stage, setting: Setting) -> Work:
-    """Count the operations of a stage; graphs and compiled code do the same ones."""
+    """Count the operations of a stage; graphs do the same ones."""
     return count_work(stage.build(setting))
 
 

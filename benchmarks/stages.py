@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from graphs import GraphedFlow
 from torch import Tensor, nn
 from torch.nn import functional as F
 from voxels import timing_voxels
 
 from sam3d_nb.model import config
+from sam3d_nb.model.accelerate import accelerate
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.conditioning import (
     build_condition_embedder,
@@ -60,7 +60,7 @@ class Setting:
 
     device: torch.device
     dtype: torch.dtype
-    mode: str = "eager"  # with "graph" and "compile" in it for the flows
+    mode: str = "eager"  # or "accelerated", for stage 1
     small: bool = False  # tiny configurations, for tests
     steps: int = 25
 
@@ -80,7 +80,7 @@ class Stage:
 
     name: str
     build: Callable[[Setting], Run]
-    flow: bool = False  # has graph and compile modes
+    accelerates: bool = False  # has the mode "accelerated" as well
     goal: float | None = None  # seconds on an H100
     official: float | None = None  # seconds of the official code on an H100: float16, eager
     memory_goal: float | None = None  # GiB
@@ -157,13 +157,12 @@ def point_map(s: Setting) -> Run:
 
 
 def structure_flow(s: Setting) -> Run:
-    flow, tokens, noise = _structure_flow(s)
+    plain, tokens, noise = _structure_flow(s)
+    flow = accelerate(plain) if s.mode == "accelerated" else plain
     sampler = replace(config.STAGE1_SAMPLER, steps=s.steps)
 
     def run() -> Latents:
         velocity = StructureVelocity(flow, tokens, schedule(sampler))
-        if "graph" in s.mode:
-            velocity.flow = GraphedFlow(flow)  # type: ignore[assignment]
         *_, (_, latents) = sample(velocity, noise, sampler)
         return latents
 
@@ -181,7 +180,6 @@ def _structure_flow(s: Setting) -> tuple[StructureFlow, Tensor, Latents]:
     published = config.SMALL_STRUCTURE_FLOW if s.small else config.StructureFlowConfig()
     flow = build_structure_flow(published, dtype=s.dtype, device=s.device)
     fill(flow)
-    _compile(flow.blocks, s)
     tokens = s.tokens(STAGE1_TOKENS, published.condition_width)
     noise = draw_noise(published, torch.Generator(s.device).manual_seed(2), device=s.device)
     return flow, tokens, noise
@@ -217,8 +215,6 @@ def latent_flow(s: Setting) -> Run:
     def run() -> Tensor:
         grid = Grid(coords, flow.config.resolution)  # its tables are part of a request
         velocity = LatentVelocity(flow, tokens, grid, schedule(sampler))
-        if "graph" in s.mode:
-            velocity.flow = GraphedFlow(flow)  # type: ignore[assignment]
         *_, (_, latents) = sample(velocity, noise, sampler)
         return latents[LATENT]
 
@@ -236,7 +232,6 @@ def _latent_flow(s: Setting) -> tuple[LatentFlow, Tensor, Latents, Tensor]:
     published = config.SMALL_LATENT_FLOW if s.small else config.LatentFlowConfig()
     flow = build_latent_flow(published, dtype=s.dtype, device=s.device)
     fill(flow)
-    _compile(flow.blocks, s)
     tokens = s.tokens(STAGE2_TOKENS, published.condition_width)
     coords = voxels(s, published.resolution)
     noise = s.randn(1, len(coords), published.channels, seed=2)
@@ -313,20 +308,13 @@ def shape_distance(fine: Grid) -> Tensor:
     return 0.8 - torch.stack(corners, dim=1)
 
 
-def _compile(blocks: nn.Module, s: Setting) -> None:
-    if "compile" in s.mode:
-        torch._dynamo.config.recompile_limit = 64  # blocks share code; streams and guidance vary
-        for block in blocks.children():
-            block.compile(dynamic=False)
-
-
 STAGES = (
     Stage("point map (MoGe)", point_map),
     Stage("eight DINOv2 passes", eight_passes, official=0.067),
     Stage("condition tokens of both stages", both_stages_tokens),
-    Stage("stage-1 flow", structure_flow, flow=True, goal=0.70, official=2.59),
+    Stage("stage-1 flow", structure_flow, accelerates=True, goal=0.70, official=2.59),
     Stage("sparse-structure decoder", structure_decoder, official=0.007),
-    Stage("stage-2 flow", latent_flow, flow=True, goal=0.55, official=1.87),
+    Stage("stage-2 flow", latent_flow, goal=0.55, official=1.87),
     Stage(
         "gaussian decoder, 32", splat_decoder(config.SPLAT_DECODER_32), goal=0.05, official=0.147
     ),
@@ -351,7 +339,7 @@ STAGES = (
 )
 
 PROBES = (
-    *(stage for stage in STAGES if stage.comparable and not stage.flow),
+    *(stage for stage in STAGES if stage.comparable and "flow" not in stage.name),
     Stage("stage-1 flow, one velocity", structure_velocity),
     Stage("stage-1 flow, sampled", structure_flow),
     Stage("stage-2 flow, one velocity", latent_velocity),

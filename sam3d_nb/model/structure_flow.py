@@ -10,6 +10,7 @@ conditional pass.
 """
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ class StructureFlow(nn.Module):
     def __init__(self, config: StructureFlowConfig) -> None:
         super().__init__()
         self.config = config
-        axis = torch.arange(config.resolution)
+        axis = torch.arange(config.resolution, device="cpu")  # on meta this would take seconds
         grid = torch.cartesian_prod(axis, axis, axis)  # (tokens, 3), last axis fastest
         self.t_embedder = TimestepEmbedder(config.width)
         self.d_embedder = TimestepEmbedder(config.width)
@@ -106,7 +107,7 @@ class StructureFlow(nn.Module):
         self.latent_mapping: ModuleTable[LatentMapping] = ModuleTable(
             {name: LatentMapping(c, config.width) for name, c in LAYOUT_CHANNELS.items()}
         )
-        positions = position_embedding(grid, config.width)
+        positions = position_embedding(grid, config.width).to(torch.get_default_device())
         self.latent_mapping[SHAPE] = LatentMapping(config.channels, config.width, positions)
 
     def prepare(self, tokens: Tensor) -> Condition:
@@ -190,10 +191,30 @@ def check_latents(latents: Latents, config: StructureFlowConfig, batch: int) -> 
             )
 
 
+class StructureNetwork(Protocol):
+    """What the sampler needs of a flow: `StructureFlow`, or one that replays its steps."""
+
+    config: StructureFlowConfig
+
+    def prepare(self, tokens: Tensor) -> Condition:
+        """See `StructureFlow.prepare`."""
+        ...
+
+    def modulation(self, t: Tensor, d: Tensor | None = None) -> Tensor:
+        """See `StructureFlow.modulation`."""
+        ...
+
+    def __call__(
+        self, latents: Latents, modulation: Tensor, condition: Condition, *, guided: bool = False
+    ) -> Latents:
+        """See `StructureFlow.forward`."""
+        ...
+
+
 class StructureVelocity:
     """The flow with one request's condition and times, in the form that the sampler calls."""
 
-    def __init__(self, flow: StructureFlow, tokens: Tensor, steps: tuple[Step, ...]) -> None:
+    def __init__(self, flow: StructureNetwork, tokens: Tensor, steps: tuple[Step, ...]) -> None:
         self.flow = flow
         self.condition = flow.prepare(tokens)
         t = torch.tensor([step.network_time for step in steps], device=tokens.device)
@@ -213,7 +234,7 @@ class StructureVelocity:
 
 @torch.no_grad()
 def sample_structure(
-    flow: StructureFlow,
+    flow: StructureNetwork,
     tokens: Tensor,  # (B, M, condition width)
     noise: Latents,  # see `draw_noise`
     config: SamplerConfig = STAGE1_SAMPLER,

@@ -18,7 +18,12 @@ def test_the_script_runs_every_stage_on_the_cpu(tmp_path: Path, capsys) -> None:
     assert model_h100.main(words) == 0
     report = json.loads(path.read_text())
     rows = report["stages"]
-    assert [row["stage"] for row in rows] == [stage.name for stage in stages.STAGES]
+    wanted = [
+        (stage.name, mode)
+        for stage in stages.STAGES
+        for mode in ("eager", "accelerated")[: stage.accelerates + 1]
+    ]
+    assert [(row["stage"], row["mode"]) for row in rows] == wanted
     assert all(row["finite"] and row["median_s"] > 0 and row["floor_s"] > 0 for row in rows)
     assert all(row["faces"] > 1000 for row in rows if "field" in row["stage"])
     assert len(report["accuracy"]) == len(stages.PROBES)

@@ -1,0 +1,217 @@
+"""Stage 1 faster on CUDA: steps replayed from CUDA graphs, the two streams side by side.
+
+    flow = accelerate(build_structure_flow(dtype=torch.float16, device="cuda"))
+    for step, latents in sample_structure(flow, tokens, noise): ...
+
+A step has a thousand kernels, half of them for the four layout tokens and far shorter than their
+launch. A graph launches all of them at once, and the layout runs beside the shape, on a second
+CUDA stream. Stage 2 has half as many and longer ones; replaying them gained nothing.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.layers import Modulation
+from sam3d_nb.model.sampler import Latents
+from sam3d_nb.model.structure_blocks import LAYOUT, SHAPE
+from sam3d_nb.model.structure_flow import Condition, StructureFlow
+
+
+def accelerate(flow: StructureFlow) -> "AcceleratedStructureFlow":
+    """Return `flow` with its steps replayed from CUDA graphs, on the device where it is.
+
+    The first step of a kind (guided or not) runs as it is, the second is captured, all others are
+    replayed, also in later requests of the same sizes. Off CUDA every step runs as it is.
+    """
+    return AcceleratedStructureFlow(flow)
+
+
+class Captured(NamedTuple):
+    """One kind of step as a CUDA graph."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]  # what the graph reads
+    outputs: Any  # what it writes
+
+
+class StepGraphs:
+    """The graphs of a function, one for each kind of step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._captured: dict[Hashable, Captured | None] = {}
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def run(self, kind: Hashable, step: Callable[..., Any], *inputs: Tensor) -> Any:
+        """Return `step(*inputs)`; tensors in it last until the next call.
+
+        The step must read nothing else that changes between calls of the same kind.
+        """
+        if self._stream is None or torch.is_grad_enabled():
+            return step(*inputs)
+        if kind not in self._captured:
+            self._captured[kind] = None
+            return self._beside(self._stream, step, *inputs)
+        captured = self._captured[kind]
+        if captured is None:
+            captured = self._captured[kind] = self._capture(self._stream, step, *inputs)
+        for own, given in zip(captured.inputs, inputs, strict=True):
+            own.copy_(given)
+        captured.graph.replay()
+        return captured.outputs
+
+    def clear(self) -> None:
+        """Forget all graphs and give their memory back."""
+        if any(self._captured.values()):
+            self._captured.clear()
+            torch.cuda.empty_cache()
+        self._captured.clear()
+
+    def _beside(self, stream: torch.cuda.Stream, step: Callable[..., Any], *inputs: Tensor) -> Any:
+        """Run on the stream of the captures, so that libraries set up what they need there."""
+        caller = torch.cuda.current_stream(stream.device)
+        stream.wait_stream(caller)
+        with torch.cuda.stream(stream):
+            outputs = step(*inputs)
+        caller.wait_stream(stream)
+        for tensor in tensors(outputs):
+            tensor.record_stream(caller)
+        return outputs
+
+    def _capture(
+        self, stream: torch.cuda.Stream, step: Callable[..., Any], *inputs: Tensor
+    ) -> Captured:
+        """Record the step, without the pause for clean-up that `torch.cuda.graph` makes."""
+        own = tuple(tensor.clone() for tensor in inputs)
+        others = [c.graph.pool() for c in self._captured.values() if c is not None]
+        pool = others[0] if others else torch.cuda.graph_pool_handle()  # they run one at a time
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                outputs = step(*own)
+            finally:
+                graph.capture_end()
+        return Captured(graph, own, outputs)
+
+
+class AcceleratedStructureFlow:
+    """A `StructureFlow` whose steps are replayed; made by `accelerate`.
+
+    It serves one request at a time: `prepare` ends the one before. Graphs and condition stay for
+    the next request, until `close`.
+    """
+
+    def __init__(self, flow: StructureFlow) -> None:
+        device = next(flow.parameters()).device
+        self.flow, self.config = flow, flow.config
+        self._graphs = StepGraphs(device)
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._condition: Condition | None = None  # in buffers that stay where they are
+        self._built_for: object = None  # sizes and addresses in the graphs
+
+    def prepare(self, tokens: Tensor) -> Condition:
+        """Begin a request; see `StructureFlow.prepare`.
+
+        Graphs stay where the sizes, and the places of the weights, are those of the last request.
+        """
+        self.flow.check_tokens(tokens)
+        addresses = [t.data_ptr() for t in chain(self.flow.parameters(), self.flow.buffers())]
+        wanted = (tokens.shape, addresses)
+        if self._condition is None or self._built_for != wanted:
+            self.close()
+            self._condition, self._built_for = self.flow.prepare(tokens), wanted
+        else:
+            self._condition = self._refilled(self._condition, tokens)
+        return self._condition
+
+    def modulation(self, t: Tensor, d: Tensor | None = None) -> Tensor:
+        """See `StructureFlow.modulation`."""
+        return self.flow.modulation(t, d)
+
+    def close(self) -> None:
+        """Free the graphs and the condition; the flow itself stays."""
+        self._condition = None
+        self._graphs.clear()
+
+    def __call__(
+        self,
+        latents: Latents,
+        modulation: Tensor,  # (B or 1, blocks, 6, C); one row with `guided`
+        condition: Condition,
+        *,
+        guided: bool = False,
+    ) -> Latents:
+        """Return what `StructureFlow` does, in tensors that the next call overwrites.
+
+        Raises `InputError` where it does, and for the condition of an earlier request.
+        """
+        if condition is not self._condition:
+            raise InputError(
+                "the condition belongs to an earlier request, which a later `prepare` or `close` "
+                "ended; finish one request before the next, or use the flow without `accelerate`"
+            )
+        self.flow.check(latents, modulation, condition, guided=guided)
+        names = sorted(latents)
+
+        def step(rows: Tensor, *values: Tensor) -> Latents:
+            given = dict(zip(names, values, strict=True))
+            if self._side is None or torch.is_grad_enabled():
+                return self.flow(given, rows, condition, guided=guided)
+            return side_by_side(self.flow, given, rows, condition, self._side, guided=guided)
+
+        kind = (guided, modulation.shape[0])
+        return self._graphs.run(kind, step, modulation, *(latents[name] for name in names))
+
+    def _refilled(self, condition: Condition, tokens: Tensor) -> Condition:
+        """Write over the buffers, block by block, so that only one block's is there twice.
+
+        The tuple around them is another, by which a call knows a request from the one before.
+        """
+        for own, block in zip(condition, self.flow.blocks, strict=True):
+            for kept, new in zip(tensors(own), tensors(block.prepare(tokens)), strict=True):
+                kept.copy_(new)
+        return (*condition,)
+
+
+def side_by_side(
+    flow: StructureFlow,
+    latents: Latents,
+    modulation: Tensor,  # (B or 1, blocks, 6, C)
+    condition: Condition,
+    side: torch.cuda.Stream,
+    *,
+    guided: bool,
+) -> Latents:
+    """Return what `flow` does, with the layout tokens on the stream `side`.
+
+    Shape tokens never read layout tokens, so the layout of a block waits for that block's shape
+    keys and values alone.
+    """
+    main = torch.cuda.current_stream(side.device)
+    tokens = flow.encode(latents)  # kept to the end, since `side` reads it
+    shape, layout = tokens[SHAPE], tokens[LAYOUT]
+    side.wait_stream(main)
+    for block, rows, c in zip(flow.blocks, modulation.unbind(1), condition, strict=True):
+        m = Modulation.of(rows)
+        q, own = block.project(SHAPE, shape, m)  # frees the last block's keys and values, so
+        main.wait_stream(side)  # what reads them must have finished; it has long done so
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            layout, _ = block(LAYOUT, layout, m, c[LAYOUT], own, guided=guided)
+        shape = block.advance(SHAPE, shape, m, q, own, c[SHAPE], guided=guided)
+    main.wait_stream(side)
+    return flow.decode(shape, layout)
+
+
+def tensors(nested: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples and dictionaries, in their order."""
+    if isinstance(nested, Tensor):
+        yield nested
+        return
+    for part in nested.values() if isinstance(nested, dict) else nested:
+        yield from tensors(part)

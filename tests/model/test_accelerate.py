@@ -1,0 +1,133 @@
+"""Replayed steps of stage 1: the same numbers as the plain flow, over several requests."""
+
+import pytest
+import torch
+from harness import fill
+
+from sam3d_nb.errors import InputError
+from sam3d_nb.model.accelerate import accelerate, tensors
+from sam3d_nb.model.config import SMALL_STRUCTURE_FLOW, StructureFlowConfig
+from sam3d_nb.model.layers import KeysValues
+from sam3d_nb.model.structure_flow import (
+    CHECKPOINT_PREFIX,
+    build_structure_flow,
+    draw_noise,
+    sample_structure,
+)
+
+CARD = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+needs_card = pytest.mark.skipif(not CARD, reason="needs an NVIDIA card from Ampere on")
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return fill(build_structure_flow(SMALL_STRUCTURE_FLOW), CHECKPOINT_PREFIX)
+
+
+def request(flow, seed, count=11, steps=6):
+    """Return the final latents of a request with random tokens and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    device = next(getattr(flow, "flow", flow).parameters()).device
+    noise = draw_noise(flow.config, generator, device=device)
+    tokens = torch.randn(1, count, flow.config.condition_width, generator=generator).to(device)
+    *_, (_, latents) = sample_structure(flow, tokens, noise, steps=steps)
+    return latents
+
+
+def same(actual, expected, tolerance=0.0):
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (actual[name] - value).norm() <= tolerance * value.norm(), name
+
+
+def test_requests_equal_those_of_the_plain_flow(flow):
+    """Also where the condition is written over the last request's, and where its size changes."""
+    fast = accelerate(flow)
+    for seed, count in ((0, 11), (1, 11), (2, 7), (0, 11)):
+        same(request(fast, seed, count), request(flow, seed, count))
+
+
+def test_buffers_stay_where_they_are_between_requests_of_one_size(flow):
+    fast = accelerate(flow)
+    addresses = []
+    for count in (11, 11, 7):
+        condition = fast.prepare(torch.randn(1, count, flow.config.condition_width))
+        addresses.append([t.data_ptr() for t in tensors(condition)])
+    assert addresses[0] == addresses[1]
+    assert addresses[1] != addresses[2]
+
+
+def test_a_request_that_another_one_ended_is_refused(flow):
+    fast = accelerate(flow)
+    tokens, noise = torch.randn(1, 11, flow.config.condition_width), draw_noise(flow.config)
+    first = sample_structure(fast, tokens, noise)
+    next(first)
+    second = sample_structure(fast, tokens + 1, noise)
+    next(second)
+    with pytest.raises(InputError, match="earlier request"):
+        next(first)
+    next(second)
+    fast.close()
+    with pytest.raises(InputError, match="earlier request"):
+        next(second)
+
+
+def test_input_is_checked_as_ever(flow):
+    fast = accelerate(flow)
+    with pytest.raises(InputError, match=r"\(B, M, 64\), got \(1, 11, 63\)"):
+        fast.prepare(torch.randn(1, 11, 63))
+    condition = fast.prepare(torch.randn(1, 11, 64))
+    with pytest.raises(InputError, match="'6drotation_normalized' is missing"):
+        fast({}, fast.modulation(torch.zeros(1)), condition)
+
+
+def test_tensors_come_in_their_order():
+    a, b, c, d = torch.arange(4).unbind()
+    assert [int(t) for t in tensors(({"x": KeysValues(a, b)}, c, {"y": d}))] == [0, 1, 2, 3]
+
+
+# --- On a card --------------------------------------------------------------------------------
+
+
+def card_flow(dtype):
+    """Return a flow wide enough for the fused kernels and long enough for their attention."""
+    config = StructureFlowConfig(width=256, depth=3, heads=4, condition_width=256)
+    torch.manual_seed(0)
+    flow = build_structure_flow(config, dtype=dtype, device="cuda")
+    return flow.requires_grad_(False)
+
+
+@needs_card
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_replayed_steps_equal_plain_ones(dtype):
+    """Steps that are run, captured and replayed, guided and not, in three requests."""
+    flow = card_flow(dtype)
+    fast = accelerate(flow)
+    for seed, count in ((0, 3001), (1, 3001), (2, 700)):
+        same(request(fast, seed, count, steps=12), request(flow, seed, count, steps=12), 1e-3)
+    assert all(fast._graphs._captured.values())
+
+
+@needs_card
+def test_moved_weights_are_noticed():
+    flow = card_flow(torch.float16)
+    fast = accelerate(flow)
+    expected = request(fast, 0, steps=12)
+    flow.cpu()
+    torch.randn(1 << 24, device="cuda")  # takes the place where the weights were
+    flow.cuda()
+    same(request(fast, 0, steps=12), expected, 1e-3)
+
+
+@needs_card
+def test_closing_frees_the_memory():
+    flow = card_flow(torch.float16)
+    request(flow, 0)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    fast = accelerate(flow)
+    request(fast, 0, steps=12)
+    fast.close()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_allocated() <= before[0] + (1 << 20)
+    assert torch.cuda.memory_reserved() <= before[1] + (64 << 20)  # workspaces of a second stream
