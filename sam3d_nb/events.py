@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from sam3d_nb.frames import Pose
+
 if TYPE_CHECKING:
     from sam3d_nb.object3d import Object3D
 
@@ -25,11 +27,17 @@ class Event:
     fraction: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DepthEvent(Event):
-    """The point map is being estimated or completed."""
+    """The point map is being estimated or completed.
+
+    pointmap: (H, W, 3) float32 in the camera frame, NaN where unknown, once known; intrinsics:
+    K (3, 3) in pixels of the camera that goes with it.
+    """
 
     stage: ClassVar[str] = "depth"
+    pointmap: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -39,26 +47,35 @@ class ConditioningEvent(Event):
     stage: ClassVar[str] = "conditioning"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SparseStructureEvent(Event):
-    """Stage 1 samples which voxels are occupied. voxels: (N, 3) in [0, 64) once known."""
+    """Stage 1 samples which voxels are occupied. step, steps: sampler steps done, and of all.
+
+    voxels: (N, 3) int32, x, y, z with z up, once known, in a cube of `resolution` voxels a side.
+    """
 
     stage: ClassVar[str] = "sparse structure"
+    step: int = 0
+    steps: int = 0
     voxels: np.ndarray | None = None
+    resolution: int = 64
 
 
 @dataclass(frozen=True)
 class LayoutEvent(Event):
-    """The object is placed in the camera frame."""
+    """The object is placed in the camera frame. pose: where, once known."""
 
     stage: ClassVar[str] = "layout"
+    pose: Pose | None = None
 
 
 @dataclass(frozen=True)
 class StructuredLatentEvent(Event):
-    """Stage 2 samples a latent a voxel."""
+    """Stage 2 samples a latent a voxel. step, steps: sampler steps done, and of all."""
 
     stage: ClassVar[str] = "structured latent"
+    step: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,8 @@ class StageTimer:
     """Adds up the seconds between the first and the last event of every stage.
 
     Call it with each event; `seconds` maps the stage's name to wall-clock seconds. `synchronize`
-    is called before each reading of the clock, for devices that work asynchronously.
+    is called before each reading of the clock, for devices that work asynchronously; events
+    between start and end of a stage do not wait.
     """
 
     def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
@@ -107,10 +125,13 @@ class StageTimer:
 
     def __call__(self, event: Event) -> None:
         """Take note of `event` at the present time."""
+        first, last = event.stage not in self._started, event.fraction >= 1
+        if not (first or last):
+            return
         if self._synchronize is not None:
             self._synchronize()
         now = perf_counter()
         started = self._started.setdefault(event.stage, now)
-        if event.fraction >= 1:
+        if last:
             self.seconds[event.stage] = self.seconds.get(event.stage, 0.0) + now - started
             del self._started[event.stage]

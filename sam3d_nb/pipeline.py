@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from sam3d_nb.frames import Pose, default_intrinsics, intrinsics_from_pointmap
 from sam3d_nb.images import check_mask
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D, Provenance
+from sam3d_nb.splats import Gaussians
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,8 @@ class Request:
 
     image: (H, W, 3) uint8 RGB. mask: (H, W) bool, not empty. pointmap: (H, W, 3) float32 in the
     camera frame, NaN where unknown, or None. intrinsics: K (3, 3) in pixels, always given here:
-    the caller's, else fitted to the point map, else a 50 degree field of view.
+    the caller's, else fitted to the point map, else a 50 degree field of view. mask_index: of the
+    example that the mask comes from, if it does.
     """
 
     image: np.ndarray
@@ -35,6 +37,8 @@ class Request:
     pointmap: np.ndarray | None
     intrinsics: np.ndarray
     seed: int
+    name: str = "object"
+    mask_index: int | None = None
 
     def image_sha256(self) -> str:
         """Hash of height, width and RGB bytes."""
@@ -51,15 +55,39 @@ def _sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-class Model(ABC):
-    """A reconstructor: subclasses turn a checked request into a mesh and a pose."""
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What a model made of a request, in the terms of `Object3D`.
 
-    name: ClassVar[str]
-    version: ClassVar[str]
+    intrinsics: of the camera that the pose belongs to, where it is not the request's.
+    settings: what decided the result besides the request, for the provenance.
+    """
+
+    mesh: Mesh
+    pose: Pose
+    gaussians: Gaussians | None = None
+    intrinsics: np.ndarray | None = None
+    settings: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
+Run = Generator[Event, None, Reconstruction]
+"""Yields the events of a request and returns what was made; closing it ends the work."""
+
+
+class Model(ABC):
+    """A reconstructor: subclasses turn a checked request into a mesh and a pose.
+
+    name, version: for the provenance. synchronize: waits until the model's device is idle; None
+    where there is nothing to wait for.
+    """
+
+    name: str
+    version: str
+    synchronize: Callable[[], None] | None = None
 
     @abstractmethod
-    def run(self, request: Request, emit: OnEvent) -> tuple[Mesh, Pose]:
-        """Return the mesh (object frame) and its pose (into the camera frame)."""
+    def run(self, request: Request) -> Run:
+        """Yield events while working; return the mesh (object frame) and its pose."""
 
     def reconstruct(
         self,
@@ -80,42 +108,98 @@ class Model(ABC):
 
         Raises InputError where image, mask and point map do not fit together or the mask is empty.
         """
-        name, index = "object", None
-        if isinstance(mask, bool):
-            raise InputError(f"a mask is an index or a bool array (H, W) but got {mask}")
-        if isinstance(image, Example):
-            pointmap = image.pointmap if pointmap is None else pointmap
-            intrinsics = image.intrinsics if intrinsics is None else intrinsics
-            if isinstance(mask, int | np.integer):
-                index = int(mask)
-                mask = image.mask(index)
-                name = image.names[index]
-            image = image.image
-        if isinstance(mask, int | np.integer):
-            raise InputError(f"a mask index needs an example, but the image is an array: {mask!r}")
-        request = make_request(image, mask, pointmap, intrinsics, seed)
+        events = self.stream(image, mask, pointmap=pointmap, intrinsics=intrinsics, seed=seed)
+        return finish(events, on_event)
 
-        timer = StageTimer()
+    def stream(
+        self,
+        image: np.ndarray | Example,
+        mask: np.ndarray | int,
+        *,
+        pointmap: np.ndarray | None = None,
+        intrinsics: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> Generator[Event, None, Object3D]:
+        """Return the events of `reconstruct` one by one; the last one holds the result.
 
-        def emit(event: Event) -> None:
-            timer(event)
-            if on_event is not None:
-                on_event(event)
+        The work is done while the caller asks for the next event. `close()` ends it and frees its
+        memory. Raises what `reconstruct` does, bad input at once.
+        """
+        request = resolve_request(image, mask, pointmap, intrinsics, seed)
+        return self.report(request, self.run(request))
 
-        mesh, pose = self.run(request, emit)
+    def report(self, request: Request, run: Run) -> Generator[Event, None, Object3D]:
+        """Pass the events of `run` on, time them, and end with a `DoneEvent`."""
+        timer = StageTimer(self.synchronize)
+        with closing(run):
+            while True:
+                try:
+                    event = next(run)
+                except StopIteration as stop:
+                    made: Reconstruction = stop.value
+                    break
+                timer(event)
+                yield event
         provenance = Provenance(
             model=self.name,
             model_version=self.version,
             package_version=__version__,
             image_sha256=request.image_sha256(),
             mask_sha256=request.mask_sha256(),
-            mask_index=index,
+            mask_index=request.mask_index,
             seed=request.seed,
             timings=dict(timer.seconds),
+            settings=made.settings,
         )
-        result = Object3D(mesh, pose, provenance, name=name)
-        emit(DoneEvent(fraction=1.0, result=result))
+        intrinsics = request.intrinsics if made.intrinsics is None else made.intrinsics
+        result = Object3D(
+            made.mesh, made.pose, provenance, request.name, made.gaussians, intrinsics
+        )
+        yield DoneEvent(fraction=1.0, result=result)
         return result
+
+
+def finish(events: Generator[Event, None, Object3D], on_event: OnEvent | None = None) -> Object3D:
+    """Drive a stream of events to its end and return the object.
+
+    An exception that `on_event` raises closes the stream before it goes on to the caller.
+    """
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                return stop.value
+            if on_event is not None:
+                on_event(event)
+
+
+def resolve_request(
+    image: np.ndarray | Example,
+    mask: np.ndarray | int,
+    pointmap: np.ndarray | None = None,
+    intrinsics: np.ndarray | None = None,
+    seed: int = 0,
+) -> Request:
+    """Return the checked request of a photo or an example, and a mask or the index of one.
+
+    Point map and intrinsics default to the example's. Raises InputError.
+    """
+    name, index = "object", None
+    if isinstance(mask, bool):
+        raise InputError(f"a mask is an index or a bool array (H, W) but got {mask}")
+    if isinstance(image, Example):
+        pointmap = image.pointmap if pointmap is None else pointmap
+        intrinsics = image.intrinsics if intrinsics is None else intrinsics
+        if isinstance(mask, int | np.integer):
+            index = int(mask)
+            mask = image.mask(index)
+            name = image.names[index]
+        image = image.image
+    if isinstance(mask, int | np.integer):
+        raise InputError(f"a mask index needs an example, but the image is an array: {mask!r}")
+    request = make_request(image, mask, pointmap, intrinsics, seed)
+    return replace(request, name=name, mask_index=index)
 
 
 def make_request(
@@ -190,33 +274,72 @@ def _checked_intrinsics(intrinsics: np.ndarray) -> np.ndarray:
     return camera
 
 
-def _silhouette(device: str) -> Model:
+MEMORY_PLANS = ("auto", "resident", "staged")
+
+
+def _silhouette(device: str, memory: str) -> Model:
     from sam3d_nb.silhouette import Silhouette
 
     return Silhouette()
 
 
+def _sam3d(device: str, memory: str) -> Model:
+    from sam3d_nb.engine.load import load_sam3d
+
+    return load_sam3d(device, memory)
+
+
+def _always_ready() -> str:
+    return ""
+
+
+def _sam3d_missing() -> str:
+    from sam3d_nb.weights.status import model_status
+
+    return model_status("sam-3d-objects").advice
+
+
 @dataclass(frozen=True)
 class ModelSpec:
-    """One entry of the zoo. build: makes the model on a device."""
+    """One entry of the zoo.
+
+    build: makes the model on a device under a memory plan. missing: what to do before it can be
+    made, as a sentence; empty where it is ready.
+    """
 
     description: str
-    build: Callable[[str], Model]
+    build: Callable[[str, str], Model]
+    missing: Callable[[], str] = _always_ready
 
 
 MODELS: dict[str, ModelSpec] = {
+    "sam-3d-objects": ModelSpec(
+        "mesh, gaussians and pose by the official network and its gated weights",
+        _sam3d,
+        _sam3d_missing,
+    ),
     "silhouette": ModelSpec("inflated outline, no weights needed, any machine", _silhouette),
 }
-DEFAULT_MODEL = "silhouette"
+"""All models, the best first."""
 
 
-def load_model(name: str | None = None, device: str = "auto") -> Model:
+def load_model(name: str | None = None, device: str = "auto", memory: str = "auto") -> Model:
     """Return the model called `name`, or the best one that is ready.
 
-    device: auto, cuda, mps or cpu. Raises InputError for an unknown name or device.
+    device: auto, cuda, mps or cpu. memory: how a model with large networks uses the device's
+    memory: resident keeps all networks there, staged brings each one in for its stage only, auto
+    takes resident where 16 GB are free for it. Loading a model again is free.
+
+    Raises InputError for an unknown name, device or plan, WeightsError where the model called
+    `name` has no weights.
     """
     check_device_name(device)
-    chosen = name or DEFAULT_MODEL
-    if chosen not in MODELS:
-        raise InputError(f"there is no model {chosen!r}; choose from {', '.join(sorted(MODELS))}")
-    return MODELS[chosen].build(device)
+    if memory not in MEMORY_PLANS:
+        raise InputError(
+            f"there is no memory plan {memory!r}; choose from {', '.join(MEMORY_PLANS)}"
+        )
+    if name is None:
+        name = next(model for model, spec in MODELS.items() if not spec.missing())
+    if name not in MODELS:
+        raise InputError(f"there is no model {name!r}; choose from {', '.join(sorted(MODELS))}")
+    return MODELS[name].build(device, memory)

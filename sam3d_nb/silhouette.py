@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import DepthEvent, MeshEvent, OnEvent, TextureEvent
+from sam3d_nb.events import DepthEvent, MeshEvent, TextureEvent
 from sam3d_nb.frames import Pose, project, quaternion_from_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.cutout import cut_out
 from sam3d_nb.mesh.inflate import close, inflate
 from sam3d_nb.mesh.outline import trace
-from sam3d_nb.pipeline import Model, Request
+from sam3d_nb.pipeline import Model, Reconstruction, Request, Run
 
 DEFAULT_DISTANCE = 1.0
 """Distance of the visible surface in metres where no point map tells it."""
@@ -31,18 +31,18 @@ class Silhouette(Model):
     name = "silhouette"
     version = "1"
 
-    def run(self, request: Request, emit: OnEvent) -> tuple[Mesh, Pose]:
-        """Return the mesh (object frame) and its pose (into the camera frame)."""
-        emit(DepthEvent(fraction=0.0))
+    def run(self, request: Request) -> Run:
+        """Yield events while working; return the mesh (object frame) and its pose."""
+        yield DepthEvent(fraction=0.0)
         axes = _facing_axes(request.mask, request.intrinsics)
         surface = _surface_distance(request, -axes[:, 2])
-        emit(DepthEvent(fraction=1.0))
+        yield DepthEvent(fraction=1.0)
 
-        emit(MeshEvent(fraction=0.0))
+        yield MeshEvent(fraction=0.0)
         outline = trace(request.mask)
         plane = _pixels_to_plane(outline.points, request.intrinsics, axes)
         extent = np.linalg.norm(np.ptp(plane, 0)) / np.linalg.norm(np.ptp(outline.points, 0))
-        emit(MeshEvent(fraction=0.3))
+        yield MeshEvent(fraction=0.3)
         plane, faces, border, height = inflate(
             plane, outline.faces, outline.border, outline.cell * float(extent)
         )
@@ -52,14 +52,14 @@ class Silhouette(Model):
         rays = _rays(plane) * distance
         vertices, faces, source = close(rays * front[:, None], rays * back[:, None], faces, border)
         mesh, pose = _framed(vertices, faces, axes)
-        emit(MeshEvent(fraction=1.0))
+        yield MeshEvent(fraction=1.0)
 
-        emit(TextureEvent(fraction=0.0))
+        yield TextureEvent(fraction=0.0)
         cutout = cut_out(request.image, request.mask)
         pixels = _plane_to_pixels(plane, request.intrinsics, axes)
         mesh = replace(mesh, uv=cutout.uv(pixels)[source], texture=cutout.texture)
-        emit(TextureEvent(fraction=1.0))
-        return mesh, pose
+        yield TextureEvent(fraction=1.0)
+        return Reconstruction(mesh, pose)
 
 
 def _facing_axes(mask: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

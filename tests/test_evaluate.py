@@ -20,11 +20,11 @@ from sam3d_nb.evaluation.outline import outline, silhouette_iou
 from sam3d_nb.evaluation.report import METRICS, mean_interval
 from sam3d_nb.evaluation.surface import compare_surfaces, sample_surface
 from sam3d_nb.evaluation.volume import occupancy, volume_iou
-from sam3d_nb.events import OnEvent
+from sam3d_nb.events import MeshEvent
 from sam3d_nb.examples import Example, load_example
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.pipeline import Model, Request
+from sam3d_nb.pipeline import Model, Reconstruction, Request, Run
 
 SHAPE = ("f_score", "chamfer", "volume_iou")
 
@@ -287,13 +287,14 @@ class Oracle(Model):
         self.meshes = {i: example.true_mesh(i) for i in example.masks}
         self.masks = example.masks
 
-    def run(self, request: Request, emit: OnEvent) -> tuple[Mesh, Pose]:
+    def run(self, request: Request) -> Run:
         index = next(i for i, mask in self.masks.items() if np.array_equal(mask, request.mask))
         true = self.meshes[index]
         if true is None:
             raise ReconstructionError("nothing came out; try another seed")
         pose = Pose((0, 1, 0, 0), tuple(true.bounds.mean(0).tolist()), (0.5, 0.5, 0.5))
-        return true.with_vertices(pose.inverse_apply(true.vertices)), pose
+        yield MeshEvent(fraction=1.0)
+        return Reconstruction(true.with_vertices(pose.inverse_apply(true.vertices)), pose)
 
 
 @pytest.fixture

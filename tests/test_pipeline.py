@@ -14,14 +14,13 @@ from sam3d_nb.events import (
     DoneEvent,
     Event,
     MeshEvent,
-    OnEvent,
     StageTimer,
     TextureEvent,
 )
 from sam3d_nb.examples import Example
 from sam3d_nb.frames import Pose, default_intrinsics
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.pipeline import Model, Request, load_model, make_request
+from sam3d_nb.pipeline import Model, Reconstruction, Request, Run, load_model, make_request
 
 H, W = 60, 80
 
@@ -106,9 +105,10 @@ def test_the_example_gives_point_map_and_intrinsics() -> None:
     class Recorder(Model):
         name, version = "recorder", "1"
 
-        def run(self, request: Request, emit: OnEvent) -> tuple[Mesh, Pose]:
+        def run(self, request: Request) -> Run:
             self.request = request
-            return Mesh(np.eye(3), np.array([[0, 1, 2]])), Pose()
+            yield MeshEvent(fraction=1.0)
+            return Reconstruction(Mesh(np.eye(3), np.array([[0, 1, 2]])), Pose())
 
     recorder = Recorder()
     recorder.reconstruct(example(plane()), 7)
@@ -200,4 +200,4 @@ def test_the_timer_adds_up_stages_and_waits_for_the_device() -> None:
         timer(MeshEvent(fraction=fraction))
     timer(DepthEvent(fraction=0.0))
     assert set(timer.seconds) == {"mesh"}  # depth has not ended
-    assert len(waits) == 6
+    assert len(waits) == 5  # not for the event in the middle

@@ -1,0 +1,78 @@
+"""What the networks give, as arrays in the frames of the package.
+
+The networks' local frame is z up; the object frame is that of GLB files, y up:
+(x, y, z) becomes (x, z, -y). Meshes, gaussians and poses all go through here, so that a pose
+places both at one spot.
+
+Colors of the networks are those of photos, sRGB. Splats are blended so and keep them. `COLOR_0` of
+a GLB file is linear by the standard, so the mesh gets linear ones. (The released code writes sRGB
+numbers there, and its files look too bright in programs that follow the standard.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam3d_nb.errors import ReconstructionError
+from sam3d_nb.frames import Pose
+from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.color import to_linear
+from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.model.gaussians import GaussianSet
+from sam3d_nb.model.layout import MESH_TO_LOCAL, Layout, camera_pose, conjugate, multiply
+from sam3d_nb.splats import Gaussians
+
+
+def mesh_of(surface: Surface) -> Mesh:
+    """Return a decoded surface as a mesh in the object frame with linear vertex colors."""
+    vertices = object_frame(surface.vertices).cpu().numpy()
+    srgb = surface.attributes[:, :3].float().cpu().numpy()
+    faces = surface.faces.to(torch.int32).cpu().numpy()
+    return Mesh(vertices, faces, colors=to_linear(srgb))
+
+
+def no_mesh() -> Mesh:
+    """Return a mesh without triangles, for who asked for gaussians only."""
+    return Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+def gaussians_of(found: GaussianSet) -> Gaussians:
+    """Return decoded gaussians in the object frame.
+
+    Raises ReconstructionError where numbers are not finite.
+    """
+    turn = conjugate(found.raw_rotation.new_tensor(MESH_TO_LOCAL))
+    columns = (
+        object_frame(found.xyz),
+        found.scale,
+        multiply(turn, found.rotation),
+        found.opacity,
+        found.rgb,
+    )
+    table = torch.cat([column.float() for column in columns], dim=1).cpu().numpy()  # (K, 14)
+    bad = int((~np.isfinite(table).all(1)).sum())
+    if bad:
+        raise ReconstructionError(
+            f"{bad} of {len(table)} gaussians have numbers that are not finite; try another seed"
+        )
+    centers, scales, rotations, opacities, colors = np.split(table, [3, 6, 10, 11], axis=1)
+    return Gaussians(centers, scales, rotations, opacities[:, 0], colors)
+
+
+def object_frame(local: Tensor) -> Tensor:
+    """Return points (N, 3) of the networks' local frame, z up, in the object frame, y up."""
+    x, y, z = local.float().unbind(1)
+    return torch.stack([x, z, -y], dim=1)
+
+
+def pose_of(layout: Layout) -> Pose:
+    """Return the pose of one object: object frame to camera frame (OpenCV)."""
+    rotation, translation, scale = (value[0].tolist() for value in camera_pose(layout))
+    return Pose(tuple(rotation), tuple(translation), tuple(scale))
+
+
+def pixel_intrinsics(normalized: Tensor, height: int, width: int) -> np.ndarray:
+    """Return K (3, 3) in pixels from intrinsics (3, 3) in widths and heights of the image."""
+    return np.diag([width, height, 1.0]) @ normalized.double().cpu().numpy()
