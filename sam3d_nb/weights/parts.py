@@ -75,9 +75,16 @@ def part(name: str) -> Part:
 
 
 def build_empty(name: str, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
-    """Return the network on the meta device; its matrix products are to run in `dtype`."""
+    """Return the network on the meta device; its matrix products are to run in `dtype`.
+
+    Raises WeightsError where its configuration makes no network.
+    """
+    build = part(name).build
     settings: Any = getattr(config, name)
-    return part(name).build(settings, dtype=dtype, device="meta").requires_grad_(False)
+    try:
+        return build(settings, dtype=dtype, device="meta").requires_grad_(False)
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{name} cannot be built from {settings}: {error}") from error
 
 
 def vision_places(name: str, config: ModelConfig) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.weights.folder import (
     DOWNLOADS,
-    MANIFEST,
     SAM3,
     SAM3D,
     check_files,
@@ -19,7 +18,6 @@ from sam3d_nb.weights.folder import (
     weights_folder,
 )
 
-GB = 1e9
 PARTIAL = f".{SAM3D}.partial"
 REPOSITORIES = {SAM3D: ("facebook/sam-3d-objects", "Ruicheng/moge-vitl"), SAM3: ("facebook/sam3",)}
 
@@ -45,41 +43,47 @@ def weights_status(folder: str | Path | None = None) -> list[ModelStatus]:
 
 
 def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
-    """Return the state of the model `name`."""
+    """Return the state of the model `name`, one of `REPOSITORIES`."""
     root = weights_folder(folder)
     place = root / name
-    get = _download_command(name, folder)
+    option = "" if folder is None else f" --folder {folder}"
+    get = f"sam3d-nb weights download{' --sam3' if name == SAM3 else ''}{option}"
+
+    def state(ready: bool, found: str, advice: str) -> ModelStatus:
+        return ModelStatus(name, ready, found, advice, place)
+
     if os.path.lexists(place):
         try:
-            manifest = read_manifest(place, name)
-            check_files(place, manifest)
-            found = f"{manifest.bytes / GB:.1f} GB in {place}"
-            if name == SAM3D:
-                config = read_json(place / "config.json")
-                found = f"{config['kind']} weights, {config['dtype']}, {found}"
+            return state(True, _describe(place, name), "")
         except (WeightsError, KeyError, TypeError) as error:
-            advice = f"get it anew: sam3d-nb weights remove --model {name}{_option(folder)}"
-            return ModelStatus(name, False, f"damaged: {error}", f"{advice}, then {get}", place)
-        return ModelStatus(name, True, found, "", place)
-    started = sum(tree_bytes(root / DOWNLOADS / _slug(r)) for r in REPOSITORIES[name])
-    if name == SAM3D and (root / PARTIAL / MANIFEST).parent.is_dir():
-        return ModelStatus(name, False, "the conversion was interrupted", f"resume: {get}", place)
+            advice = f"get it anew: sam3d-nb weights remove --model {name}{option}, then {get}"
+            return state(False, f"damaged: {error}", advice)
+    if name == SAM3D and (root / PARTIAL).is_dir():
+        return state(False, "the conversion was interrupted", f"resume it: {get}")
+    started = sum(tree_bytes(download_folder(root, r)) for r in REPOSITORIES[name])
     if started:
-        found = f"the download was interrupted at {started / GB:.1f} GB"
-        return ModelStatus(name, False, found, f"resume: {get}", place)
-    first = REPOSITORIES[name][0]
-    advice = f"accept the terms at https://huggingface.co/{first} and get it: {get}"
-    return ModelStatus(name, False, "no weights", advice, place)
+        found = f"the download was interrupted after {size_text(started)}"
+        return state(False, found, f"resume it: {get}")
+    page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
+    return state(False, "no weights", f"accept the terms at {page}, then run: {get}")
 
 
-def _download_command(name: str, folder: str | Path | None) -> str:
-    return f"sam3d-nb weights download{' --sam3' if name == SAM3 else ''}{_option(folder)}"
+def _describe(place: Path, name: str) -> str:
+    """Return what a complete model is; raises WeightsError where it is not complete."""
+    manifest = read_manifest(place, name)
+    check_files(place, manifest)
+    found = f"{size_text(manifest.bytes)} in {place}"
+    if name != SAM3D:
+        return found
+    config = read_json(place / "config.json")
+    return f"{config['kind']} weights, {config['version']}, {config['dtype']}, {found}"
 
 
-def _option(folder: str | Path | None) -> str:
-    return "" if folder is None else f" --folder {folder}"
+def download_folder(root: Path, repository: str) -> Path:
+    """Return where the files of a repository lie until they are converted."""
+    return root / DOWNLOADS / repository.partition("/")[2]
 
 
-def _slug(repository: str) -> str:
-    """Return the name of the folder below `downloads` for a repository."""
-    return repository.partition("/")[2]
+def size_text(count: int) -> str:
+    """Return a number of bytes in GB or MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

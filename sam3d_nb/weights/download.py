@@ -1,0 +1,340 @@
+"""Getting a model: access, list, disk, download, conversion, verification, in this order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from sam3d_nb.errors import WeightsError
+from sam3d_nb.weights.convert import SUFFIXES, convert, find_published
+from sam3d_nb.weights.converted import Source
+from sam3d_nb.weights.folder import (
+    DOWNLOADS,
+    MANIFEST,
+    SAM3,
+    SAM3D,
+    FileRecord,
+    check_hashes,
+    free_bytes,
+    hash_file,
+    read_json,
+    read_manifest,
+    remove_tree,
+    weights_folder,
+    write_json,
+    write_manifest,
+)
+from sam3d_nb.weights.hub import Hub, Listing, RemoteFile, partial_path
+from sam3d_nb.weights.published import CHECKPOINTS, PIPELINE, SETTINGS
+from sam3d_nb.weights.status import PARTIAL, REPOSITORIES, download_folder, model_status, size_text
+from sam3d_nb.weights.tensorfile import read_header
+from sam3d_nb.weights.write import OnProgress, silent, verify_model
+
+RECORDS = ".records.json"
+SAM3_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "LICENSE*")
+SPARE = 200_000_000  # bytes that stay free on the disk
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be downloaded from one repository, and where to."""
+
+    listing: Listing
+    files: tuple[RemoteFile, ...]
+    folder: Path
+
+    def missing(self) -> list[RemoteFile]:
+        """Return the files that are not there yet in this form."""
+        records = _records(self.folder)
+        return [
+            file
+            for file in self.files
+            if records.get(file.name) != _record(self.listing, file)
+            or not _has_size(self.folder / file.name, file.bytes)
+        ]
+
+    def missing_bytes(self) -> int:
+        """Return how many bytes are still to come."""
+        missing = self.missing()
+        partial = [partial_path(self.listing, file, self.folder) for file in missing]
+        there = sum(path.stat().st_size for path in partial if path.is_file())
+        return max(sum(file.bytes for file in missing) - there, 0)
+
+    def fetch(self, hub: Hub) -> None:
+        """Download what is missing; what is complete is on record at once."""
+        for file in self.missing():
+            hub.fetch(self.listing, file, self.folder)
+            records = _records(self.folder)
+            write_json(self.folder / RECORDS, {**records, file.name: _record(self.listing, file)})
+
+
+def _record(listing: Listing, file: RemoteFile) -> dict[str, object]:
+    return {**asdict(file), "repository": listing.repository, "revision": listing.revision}
+
+
+def _records(folder: Path) -> dict[str, dict[str, object]]:
+    try:
+        records = read_json(folder / RECORDS)
+    except WeightsError:  # none yet, or half written: the files are looked at anew
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def choose_model_files(listing: Listing) -> tuple[RemoteFile, ...]:
+    """Return the files of SAM 3D Objects that are needed, wherever in the repository they stand.
+
+    Raises WeightsError that says which ones the repository lacks.
+    """
+    by_name = {file.name: file for file in listing.files}
+    main = f"{PIPELINE}.yaml"
+    places = [name for name in by_name if name.rpartition("/")[2] == main]
+    if not places:
+        raise WeightsError(f"{listing.repository} has no {main}; update this package")
+    start = min(places, key=lambda name: (name.count("/"), name)).removesuffix(main)
+    wanted = [f"{start}{name}.yaml" for name in SETTINGS]
+    for name in CHECKPOINTS:
+        choices = [f"{start}{name}{suffix}" for suffix in SUFFIXES]
+        wanted.append(next((choice for choice in choices if choice in by_name), choices[0]))
+    missing = [name for name in wanted if name not in by_name]
+    if missing:
+        raise WeightsError(f"{listing.repository} lacks {', '.join(missing)}; update this package")
+    licenses = [name for name in by_name if fnmatchcase(name, "LICENSE*") and "/" not in name]
+    return tuple(by_name[name] for name in (*wanted, *licenses))
+
+
+def choose_moge_files(listing: Listing) -> tuple[RemoteFile, ...]:
+    """Return the checkpoint of the point-map network."""
+    by_name = {file.name: file for file in listing.files}
+    name = next((n for n in ("model.pt", "model.safetensors") if n in by_name), None)
+    if name is None:
+        raise WeightsError(f"{listing.repository} has no model.pt; update this package")
+    return (by_name[name],)
+
+
+def choose_sam3_files(listing: Listing) -> tuple[RemoteFile, ...]:
+    """Return the files of SAM 3 that transformers reads; no pickled ones."""
+    chosen = tuple(
+        file
+        for file in listing.files
+        if "/" not in file.name and any(fnmatchcase(file.name, p) for p in SAM3_FILES)
+    )
+    names = {file.name for file in chosen}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise WeightsError(f"{listing.repository} has no config.json with .safetensors files")
+    return chosen
+
+
+CHOOSE: Mapping[str, Callable[[Listing], tuple[RemoteFile, ...]]] = {
+    "facebook/sam-3d-objects": choose_model_files,
+    "Ruicheng/moge-vitl": choose_moge_files,
+    "facebook/sam3": choose_sam3_files,
+}
+
+
+def download(
+    folder: str | Path | None = None,
+    *,
+    dtype: str = "float16",
+    sam3: bool = False,
+    accept: tuple[str, ...] = (),
+    keep_download: bool = False,
+    hub: Hub | None = None,
+    say: Say = lambda text: None,
+    on_progress: OnProgress = silent,
+) -> list[Path]:
+    """Make the official weights ready and return the folders of the models.
+
+    Models that are ready are left alone. A second call goes on where the first one stopped. The
+    download is deleted once its conversion is verified, unless `keep_download`.
+
+    dtype: float16 or bfloat16. sam3: get facebook/sam3 as well. accept: see
+    `published.read_published`. say: told what happens, in sentences.
+
+    Raises AccessError that tells which state of access it is, and WeightsError for what else is
+    wrong; nothing that is complete is lost.
+    """
+    root = weights_folder(folder)
+    names = [SAM3D, SAM3] if sam3 else [SAM3D]
+    wanted = [name for name in names if not model_status(name, root).ready]
+    for name in names:
+        if name not in wanted:
+            say(f"{name} is ready: {model_status(name, root).found}")
+    if not wanted:
+        return [root / name for name in names]
+    with locked(root):
+        hub = hub or Hub()
+        plans = {name: _plan(name, hub, root) for name in wanted}
+        _check_disk(root, plans, say)
+        for name in wanted:
+            for plan in plans[name]:
+                if plan.missing():
+                    say(f"Downloading {plan.listing.repository}")
+                plan.fetch(hub)
+            if name == SAM3D:
+                say(f"Converting to {dtype}")
+                convert_download(root, dtype=dtype, accept=accept, on_progress=on_progress)
+            else:
+                _adopt(name, plans[name][0], root)
+            if not keep_download:
+                remove_download(root, name)
+            say(f"{name} is ready: {model_status(name, root).found}")
+    return [root / name for name in names]
+
+
+def _plan(name: str, hub: Hub, root: Path) -> list[Plan]:
+    for repository in REPOSITORIES[name]:
+        hub.check_access(repository)
+    plans = []
+    for repository in REPOSITORIES[name]:
+        listing = hub.list_files(repository)
+        plans.append(Plan(listing, CHOOSE[repository](listing), download_folder(root, repository)))
+    return plans
+
+
+def _check_disk(root: Path, plans: Mapping[str, list[Plan]], say: Say) -> None:
+    """Say how much goes where; raises WeightsError where the disk is too small for it."""
+    coming = sum(plan.missing_bytes() for several in plans.values() for plan in several)
+    # Checkpoints are float32: their half is what stays, less what is stored once.
+    converted = sum(file.bytes for plan in plans.get(SAM3D, ()) for file in plan.files) // 2
+    free = free_bytes(root)
+    text = (
+        f"{size_text(coming)} to download, {size_text(converted)} more for the conversion, of "
+        f"which the download is deleted afterwards; {size_text(free)} are free in {root}"
+    )
+    say(text)
+    needed = coming + converted + SPARE
+    if needed > free:
+        raise WeightsError(
+            f"the disk is too small: {text}; free {size_text(needed - free)}, or choose another "
+            "folder with --folder"
+        )
+
+
+def convert_download(
+    root: Path,
+    *,
+    dtype: str = "float16",
+    accept: tuple[str, ...] = (),
+    on_progress: OnProgress = silent,
+) -> Path:
+    """Convert what was downloaded below `root`; needs no network. Raises WeightsError."""
+    folders = [download_folder(root, repository) for repository in REPOSITORIES[SAM3D]]
+    known = {}
+    for folder in folders:
+        for name, record in _records(folder).items():
+            sha256 = str(record["sha256"] or hash_file(folder / name))
+            known[folder / name] = Source(
+                str(record["repository"]),
+                str(record["revision"]),
+                name,
+                int(str(record["bytes"])),
+                sha256,
+            )
+    moge = next((p for p in known if p.parent == folders[1] and p.stem == "model"), None)
+    if moge is None or not folders[0].is_dir():
+        raise WeightsError(
+            f"there is no complete download in {root / DOWNLOADS}; run: sam3d-nb weights download"
+        )
+    files = find_published(folders[0], moge)
+    complete = set(files.checkpoints.values()) <= set(known)
+    kind = "official" if complete else "local"
+    files = replace(files, known=known)
+    return convert(files, root, dtype=dtype, accept=accept, kind=kind, on_progress=on_progress)
+
+
+def _adopt(name: str, plan: Plan, root: Path) -> None:
+    """Give downloaded files that need no conversion their place and a manifest."""
+    target = root / name
+    for file in plan.files:
+        if file.name.endswith(".safetensors"):
+            read_header(plan.folder / file.name)
+    records = {
+        file.name: FileRecord(file.bytes, file.sha256 or hash_file(plan.folder / file.name))
+        for file in plan.files
+    }
+    staging = root / f".{name}.partial"
+    remove_tree(staging)
+    staging.mkdir()
+    for file in plan.files:
+        os.replace(plan.folder / file.name, staging / file.name)
+    write_manifest(staging, name, records)
+    remove_tree(target)
+    os.replace(staging, target)
+
+
+def verify(
+    name: str,
+    folder: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> Path:
+    """Check every file of a model against its manifest, and every tensor's name and shape.
+
+    Returns the model's folder. Raises WeightsError that says what is wrong.
+    """
+    place = weights_folder(folder) / name
+    if not place.is_dir():
+        status = model_status(name, folder)
+        raise WeightsError(f"{name} is not ready: {status.found}; {status.advice}")
+    if name == SAM3D:
+        verify_model(place, on_progress)
+    else:
+        manifest = read_manifest(place, name)
+        check_hashes(place, manifest)
+    return place
+
+
+def remove(name: str, folder: str | Path | None = None) -> int:
+    """Delete a model and what is left of its download; return the bytes freed.
+
+    Raises WeightsError where the folder was not made by this package.
+    """
+    root = weights_folder(folder)
+    place = root / name
+    if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).is_file():
+        raise WeightsError(f"{place} has no manifest of this package; delete it yourself")
+    with locked(root):
+        return remove_tree(place) + remove_download(root, name)
+
+
+def remove_download(root: Path, name: str) -> int:
+    """Delete what was downloaded for a model and what an interrupted conversion left."""
+    freed = sum(remove_tree(download_folder(root, r)) for r in REPOSITORIES[name])
+    freed += remove_tree(root / (PARTIAL if name == SAM3D else f".{name}.partial"))
+    downloads = root / DOWNLOADS
+    if downloads.is_dir() and not any(downloads.iterdir()):
+        downloads.rmdir()
+    return freed
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Keep other processes from changing the folder of weights at the same time."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(root / ".lock")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise WeightsError(
+            f"another process is downloading or converting in {root}; wait for it"
+        ) from error
+    except OSError as error:
+        raise WeightsError(
+            f"cannot write into {root}: {error.strerror or error}; choose another folder with "
+            "--folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
