@@ -178,10 +178,11 @@ def _read_ply(content: bytes) -> np.ndarray:
     if lines[0].strip() != "ply" or not end or len(head) > MAX_HEADER:
         raise InputError("this is no PLY file, or its header is damaged")
     words = [line.split() for line in lines[1:] if line.split()[:1] not in ([], ["comment"])]
-    if words[0] != ["format", "binary_little_endian", "1.0"]:
-        raise InputError(f"only binary_little_endian PLY can be read, not {' '.join(words[0])!r}")
+    kind = " ".join(words[0]) if words else ""
+    if kind != "format binary_little_endian 1.0":
+        raise InputError(f"only binary_little_endian PLY can be read, not {kind!r}")
     elements = [w for w in words if w[0] == "element"]
-    if len(elements) != 1 or elements[0][1] != "vertex" or not elements[0][-1].isdigit():
+    if [w[:2] for w in elements] != [["element", "vertex"]] or not elements[0][-1].isdecimal():
         raise InputError("a PLY file of gaussians has one element, 'vertex'")
     properties = [w[1:] for w in words if w[0] == "property"]
     unknown = [" ".join(p) for p in properties if len(p) != 2 or p[0] not in PLY_TYPES]
