@@ -17,13 +17,13 @@ from torch.nn import functional as F
 HALF = (torch.float16, torch.bfloat16)
 
 
-def fuses(x: Tensor) -> bool:
-    """Say whether the Triton kernels take tensors like `x` here and now."""
-    return _is_half_inference(x) and _works(x.device)
+def fuses(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Say whether the Triton kernels take tensors like `x` (in `dtype`) here and now."""
+    return _is_half_inference(x, dtype or x.dtype) and _works(x.device)
 
 
-def _is_half_inference(x: Tensor) -> bool:
-    if x.device.type != "cuda" or torch.version.hip is not None or x.dtype not in HALF:
+def _is_half_inference(x: Tensor, dtype: torch.dtype) -> bool:
+    if x.device.type != "cuda" or torch.version.hip is not None or dtype not in HALF:
         return False
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -62,7 +62,8 @@ def gathered_linear(
 
 def head_norm(
     qkv: Tensor,  # (..., 3, H, d)
-    gamma: Tensor,  # (2, H, d)
+    q_gamma: Tensor,  # (H, d)
+    k_gamma: Tensor,  # (H, d)
 ) -> Tensor:
     """Return queries and keys over their length, times gamma, times √d; (..., 2, H, d).
 
@@ -70,7 +71,7 @@ def head_norm(
     """
     from sam3d_nb.model import triton_kernels
 
-    return triton_kernels.head_norm(qkv, gamma)
+    return triton_kernels.head_norm(qkv, q_gamma, k_gamma)
 
 
 def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -78,7 +79,7 @@ def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
 
     On CUDA the activation is part of the matrix product (cuBLASLt's epilogue).
     """
-    if layer.bias is None or not _is_half_inference(x):
+    if layer.bias is None or not _is_half_inference(x, x.dtype):
         return F.gelu(layer(x), approximate="tanh")
     rows = x.reshape(-1, x.shape[-1])
     out = torch._addmm_activation(layer.bias, rows, layer.weight.t(), use_gelu=True)

@@ -33,6 +33,17 @@ class LayerCondition(NamedTuple):
     zeros: Tensor  # (C,): cross-attention to tokens that are all zero
 
 
+class Pending(NamedTuple):
+    """An update of the residual stream that is not yet added: gate * update."""
+
+    update: Tensor  # (B, M, C)
+    gate: Tensor  # (1 or B, 1, C)
+
+    def add_to(self, h: Tensor) -> Tensor:
+        """Return the stream (B, M, C) with the update."""
+        return residual.add(h, self.update, self.gate)
+
+
 def norm(x: Tensor, eps: float, gain: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
     """Return the layer norm of (..., C) in its own dtype by one kernel; statistics are float32."""
     gain = None if gain is None else gain.to(x.dtype)
@@ -114,13 +125,22 @@ class LatentBlock(nn.Module):
         modulation: Tensor,  # (1 or B, 6, C)
         condition: LayerCondition,
         mask: Tensor | None,  # (B, 1, 1, M) bool: which keys are voxels; None: all
+        pending: Pending | None = None,
         *,
         guided: bool = False,
-    ) -> Tensor:
-        """Return (B, M, C), or with `guided` (2 B, M, C), the conditional pass first."""
+    ) -> tuple[Tensor, Pending]:
+        """Advance the stream `h`, to which `pending` of the block before is still to be added.
+
+        Return the stream (B, M, C), or with `guided` (2 B, M, C), the conditional pass first, and
+        what the next block adds to it in the pass over memory in which it normalizes.
+        """
         m = Modulation.of(modulation.to(h.dtype))
         batch = condition.tokens.keys.shape[0]
-        x = residual.norm(h, m.attention_gain, m.attention_shift, BLOCK_EPS, h.dtype)
+        gain, shift = m.attention_gain, m.attention_shift
+        if pending is None:
+            x = residual.norm(h, gain, shift, BLOCK_EPS, h.dtype)
+        else:
+            h, x = residual.add_norm(h, pending.update, gain, shift, BLOCK_EPS, gate=pending.gate)
         x, norm2 = self._attend(x, mask), self.norm2
         h, x = residual.add_norm(
             h, x, norm2.weight, norm2.bias, norm2.eps, gate=m.attention_gate, items=batch
@@ -130,7 +150,7 @@ class LatentBlock(nn.Module):
             h = torch.cat([h, h])
         rest = condition.zeros if guided else None
         h, x = residual.add_norm(h, x, m.mlp_gain, m.mlp_shift, BLOCK_EPS, rest=rest)
-        return residual.add(h, self.mlp(x), m.mlp_gate)
+        return h, Pending(self.mlp(x), m.mlp_gate)
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in self.self_attn.project(x))  # (B, H, M, d)

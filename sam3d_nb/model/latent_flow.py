@@ -91,14 +91,6 @@ class LatentFlow(nn.Module):
             modulation_table(layers, embedding).to(dtype), tuple(r.to(dtype) for r in residual)
         )
 
-    def compile_blocks(self) -> None:
-        """Let `torch.compile` fuse the transformer blocks; the first steps then take seconds.
-
-        One compilation serves all blocks and all numbers of voxels.
-        """
-        for block in self.blocks:
-            block.compile(dynamic=True)
-
     @property
     def _residual_blocks(self) -> list[ResidualBlock]:
         return [*self.input_blocks, *self.out_blocks]
@@ -138,8 +130,11 @@ class LatentFlow(nn.Module):
         parents = grid.parents.grid
         x = x + parents.positions(x.shape[1]).to(x.dtype)
         h, mask = parents.pad_items(x)  # (B, longest item, C)
+        pending = None
         for block, rows, c in zip(self.blocks, modulation.unbind(1), condition, strict=True):
-            h = block(h, rows, c, mask, guided=guided)
+            h, pending = block(h, rows, c, mask, pending, guided=guided)
+        if pending is not None:
+            h = pending.add_to(h)
         passes = h.unflatten(0, (-1, len(grid.items)))  # (1 or 2, B, longest item, C)
         return torch.cat([parents.unpad_items(one) for one in passes])
 
@@ -172,8 +167,9 @@ class LatentVelocity:
     ) -> None:
         self.flow = flow
         self.grid = grid
-        self.condition = flow.prepare(tokens)
+        make_tables(grid, guided=any(step.guided for step in steps))
         times = torch.tensor([step.network_time for step in steps], device=tokens.device)
+        self.condition = flow.prepare(tokens)
         self.table = flow.modulation(times)
 
     def __call__(self, latents: Latents, step: Step) -> tuple[Latents, Latents | None]:
@@ -184,6 +180,13 @@ class LatentVelocity:
             v = self.flow(state[0], mods, self.condition, self.grid, guided=step.guided)
         conditional, *unconditional = ({LATENT: half} for half in v.split(state.shape[1]))
         return conditional, unconditional[0] if unconditional else None
+
+
+def make_tables(grid: Grid, *, guided: bool) -> None:
+    """Make every table that the flow reads, so that no step has to wait for one."""
+    _ = grid.neighbors, grid.parents.grid.neighbors, grid.parent_taps
+    if guided:
+        _ = grid.doubled.neighbors, grid.doubled.parent_taps
 
 
 def draw_noise(grid: Grid, channels: int = 8, generator: torch.Generator | None = None) -> Tensor:

@@ -207,10 +207,10 @@ def split_qkv(
     k_norm: HeadNorm,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize queries and keys together; return queries, keys and values, (..., N, H, d)."""
-    gamma = torch.stack([q_norm.gamma, k_norm.gamma])  # (2, H, d)
-    fused = kernels.fuses(qkv)
-    qk = kernels.head_norm(qkv, gamma) if fused else head_norm(qkv[..., :2, :, :], gamma)
-    # (..., N, 2, H, d)
+    if kernels.fuses(qkv):
+        qk = kernels.head_norm(qkv, q_norm.gamma, k_norm.gamma)  # (..., N, 2, H, d)
+    else:
+        qk = head_norm(qkv[..., :2, :, :], torch.stack([q_norm.gamma, k_norm.gamma]))
     return qk[..., 0, :, :], qk[..., 1, :, :], qkv[..., 2, :, :]
 
 

@@ -58,7 +58,8 @@ def _gathered_linear(  # type: ignore[no-untyped-def]
 @triton.jit
 def _head_norm(  # type: ignore[no-untyped-def]
     qkv,  # (tokens, 3, heads, WIDTH)
-    gamma,  # (2, heads, WIDTH) float32
+    q_gamma,  # (heads, WIDTH) float32
+    k_gamma,  # (heads, WIDTH) float32
     out,  # (tokens, 2, heads, WIDTH)
     rows,  # tokens * 2 * heads
     ROOT: tl.constexpr,  # square root of WIDTH
@@ -74,8 +75,10 @@ def _head_norm(  # type: ignore[no-untyped-def]
     place = (token * (3 * HEADS) + head).to(tl.int64) * WIDTH + lane
     x = tl.load(qkv + place, mask=mask, other=0.0).to(tl.float32)
     length = tl.sqrt(tl.sum(x * x, axis=1))[:, None]
-    gain = tl.load(gamma + head * WIDTH + lane, mask=mask, other=0.0) * ROOT
-    y = x / tl.maximum(length, 1e-12) * gain
+    is_key = head >= HEADS
+    gain = tl.load(q_gamma + head * WIDTH + lane, mask=mask & ~is_key, other=0.0)
+    gain += tl.load(k_gamma + (head - HEADS) * WIDTH + lane, mask=mask & is_key, other=0.0)
+    y = x / tl.maximum(length, 1e-12) * (gain * ROOT)
     tl.store(out + row.to(tl.int64) * WIDTH + lane, y.to(out.dtype.element_ty), mask=mask)
 
 
@@ -107,14 +110,15 @@ def gathered_linear(source: Tensor, table: Tensor, weight: Tensor, bias: Tensor 
     return out
 
 
-def head_norm(qkv: Tensor, gamma: Tensor) -> Tensor:
+def head_norm(qkv: Tensor, q_gamma: Tensor, k_gamma: Tensor) -> Tensor:
     """See `kernels.head_norm`."""
     *_, heads, width = qkv.shape
     out = qkv.new_empty(*qkv.shape[:-3], 2, heads, width)
     rows = out.numel() // width
     _head_norm[(triton.cdiv(rows, NORM_ROWS),)](
         qkv.contiguous(),
-        gamma.float().contiguous(),
+        q_gamma.float().contiguous(),
+        k_gamma.float().contiguous(),
         out,
         rows,
         width**0.5,
@@ -130,4 +134,5 @@ def head_norm(qkv: Tensor, gamma: Tensor) -> Tensor:
 def probe(device: torch.device) -> None:
     """Run a kernel once; raises what Triton raises where it cannot compile."""
     qkv = torch.ones(1, 3, 1, 16, dtype=torch.float16, device=device)
-    head_norm(qkv, torch.ones(2, 1, 16, device=device))
+    gamma = torch.ones(1, 16, device=device)
+    head_norm(qkv, gamma, gamma)

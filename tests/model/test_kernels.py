@@ -73,7 +73,7 @@ def test_head_norm(heads: int, width: int, dtype: torch.dtype, limit: float) -> 
     qkv = torch.randn(2, 100, 3, heads, width, device="cuda", dtype=dtype)
     qkv[0, 0] = 0
     gamma = torch.rand(2, heads, width, device="cuda")
-    actual = kernels.head_norm(qkv, gamma)
+    actual = kernels.head_norm(qkv, *gamma)
     expected = layers.head_norm(qkv[..., :2, :, :].float(), gamma)
     assert actual.dtype == dtype
     assert (actual.float() - expected).norm() < limit * expected.norm()
