@@ -267,7 +267,7 @@ class StandInStore(ModuleStore):
 
     def _table(self, piece: str, name: str, like: Tensor) -> Tensor:
         settings = getattr(self.config, piece)
-        with torch.device("cpu"):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # building draws numbers
             return _find(PARTS[piece].build(settings), name).detach().to(like.dtype)
 
     def _vision_key(self, name: str, place: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -147,8 +148,8 @@ def _write_piece(
 
     def produce(name: str) -> Tensor:
         tensor = tensors[name].to(kinds[entries[name].dtype])
-        if not tensor.isfinite().all():
-            finite = bool(tensors[name].isfinite().all())
+        if not _is_finite(tensor):
+            finite = _is_finite(tensors[name])
             raise WeightsError(
                 f"{path.stem}: {name} has values that {entries[name].dtype} cannot hold; use "
                 "--dtype bfloat16"
@@ -158,6 +159,11 @@ def _write_piece(
         return tensor
 
     return write_tensors(path, entries, produce, tell)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    low, high = tensor.aminmax()  # both are NaN where anything is
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def _record(path: Path) -> FileRecord:
