@@ -119,7 +119,7 @@ class AcceleratedStructureFlow:
 
         Graphs stay where the sizes, and the places of the weights, are those of the last request.
         """
-        self.flow.check_tokens(tokens)
+        tokens = self.flow.ready_tokens(tokens)
         addresses = [t.data_ptr() for t in chain(self.flow.parameters(), self.flow.buffers())]
         wanted = (tokens.shape, addresses)
         if self._condition is None or self._built_for != wanted:
@@ -173,8 +173,10 @@ class AcceleratedStructureFlow:
         The tuple around them is another, by which a call knows a request from the one before.
         """
         for own, block in zip(condition, self.flow.blocks, strict=True):
-            for kept, new in zip(tensors(own), tensors(block.prepare(tokens)), strict=True):
-                kept.copy_(new)
+            for stream, layer in own.items():
+                new = block.cross_attn[stream].keys_values(tokens)
+                layer.tokens.keys.copy_(new.keys)
+                layer.tokens.values.copy_(new.values)
         return (*condition,)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HALF = (torch.float16, torch.bfloat16)
+FEW = 16  # queries that one program of `few_queries` takes
 
 
 def fuses(x: Tensor, dtype: torch.dtype | None = None) -> bool:
@@ -72,6 +73,27 @@ def head_norm(
     from sam3d_nb.model import triton_kernels
 
     return triton_kernels.head_norm(qkv, q_gamma, k_gamma)
+
+
+def fuses_few(q: Tensor) -> bool:
+    """Say whether `few_queries` takes queries (B, N, H, d) here and now."""
+    return q.shape[1] <= FEW and q.shape[3] in (16, 32, 64, 128) and fuses(q)
+
+
+def few_queries(
+    q: Tensor,  # (B, N, H, d), N <= FEW
+    k: Tensor,  # (B, M, H, d)
+    v: Tensor,  # (B, M, H, d)
+    other_k: Tensor | None = None,  # (B, L, H, d)
+    other_v: Tensor | None = None,  # (B, L, H, d)
+) -> Tensor:
+    """Return softmax(q k / √d) v over both sets of keys, (B, N, H, d).
+
+    Only where `fuses_few(q)`. Saves putting the sets into a row, and a launch.
+    """
+    from sam3d_nb.model import triton_attention
+
+    return triton_attention.few_queries(q, k, v, other_k, other_v)
 
 
 def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:

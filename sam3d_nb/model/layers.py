@@ -131,12 +131,24 @@ class FeedForward(nn.Module):
         return self.mlp[2](kernels.linear_gelu(x, cast(nn.Linear, self.mlp[0])))
 
 
+class KeysValues(NamedTuple):
+    """Keys and values of tokens that others attend to, each (B, M, H, d)."""
+
+    keys: Tensor
+    values: Tensor
+
+
 def attention(
     q: Tensor,  # (B, N, H, d)
     k: Tensor,  # (B, M, H, d)
     v: Tensor,  # (B, M, H, d)
+    other: KeysValues | None = None,  # more tokens to attend to, (B, L, H, d) each
 ) -> Tensor:
     """Return softmax(q k / √d) v with the heads side by side, (B, N, H d)."""
+    if kernels.fuses_few(q):
+        return kernels.few_queries(q, k, v, *(other or ())).flatten(2)
+    if other is not None:
+        k, v = torch.cat([k, other.keys], 1), torch.cat([v, other.values], 1)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N or M, d)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -214,13 +226,6 @@ def split_qkv(
     return qk[..., 0, :, :], qk[..., 1, :, :], qkv[..., 2, :, :]
 
 
-class KeysValues(NamedTuple):
-    """Projected condition tokens of one layer, each (B, M, H, d)."""
-
-    keys: Tensor
-    values: Tensor
-
-
 class CrossAttention(nn.Module):
     """Attention to condition tokens whose keys and values are projected once a request."""
 
@@ -248,7 +253,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, condition: KeysValues) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
         q = self.to_q(x).unflatten(-1, (self.heads, -1))  # (B, N, H, d)
-        return self.to_out(attention(q, condition.keys, condition.values))
+        return self.to_out(attention(q, *condition))
 
 
 class TimestepEmbedder(nn.Module):

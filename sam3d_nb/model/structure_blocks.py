@@ -58,9 +58,11 @@ class JointAttention(nn.Module):
         q, k, v = split_qkv(qkv, self.q_rms_norm[stream], self.k_rms_norm[stream])
         return q, KeysValues(k, v)
 
-    def attend(self, stream: str, q: Tensor, seen: KeysValues) -> Tensor:
-        """Let queries (B, N, H, d) attend to all of `seen`; return (B, N, C)."""
-        return self.to_out[stream](attention(q, seen.keys, seen.values))
+    def attend(
+        self, stream: str, q: Tensor, own: KeysValues, other: KeysValues | None = None
+    ) -> Tensor:
+        """Let queries (B, N, H, d) attend to `own` and `other`; return (B, N, C)."""
+        return self.to_out[stream](attention(q, *own, other))
 
 
 class StructureBlock(nn.Module):
@@ -102,7 +104,7 @@ class StructureBlock(nn.Module):
         With `guided` the result is (2 B, N, C), the conditional pass first.
         """
         q, own = self.project(stream, x, m)
-        return self.advance(stream, x, m, q, joined(own, other), condition, guided=guided), own
+        return self.advance(stream, x, m, q, own, condition, other, guided=guided), own
 
     def project(self, stream: str, x: Tensor, m: Modulation) -> tuple[Tensor, KeysValues]:
         """Return the stream's own queries, keys and values, each (B, N, H, d)."""
@@ -116,13 +118,14 @@ class StructureBlock(nn.Module):
         x: Tensor,  # (B, N, C)
         m: Modulation,
         q: Tensor,  # (B, N, H, d)
-        seen: KeysValues,
+        own: KeysValues,
         condition: LayerCondition,
+        other: KeysValues | None = None,
         *,
         guided: bool = False,
     ) -> Tensor:
         """Finish what `project` began: return the stream (B, N, C), or (2 B, N, C)."""
-        update, norm = self.self_attn.attend(stream, q, seen), self.norm2[stream]
+        update, norm = self.self_attn.attend(stream, q, own, other), self.norm2[stream]
         batch = condition.tokens.keys.shape[0]
         x, h = residual.add_norm(
             x, update, norm.weight, norm.bias, norm.eps, gate=m.attention_gate, items=batch
@@ -133,11 +136,3 @@ class StructureBlock(nn.Module):
         rest = condition.zeros if guided else None
         x, h = residual.add_norm(x, update, m.mlp_gain, m.mlp_shift, BLOCK_EPS, rest=rest)
         return residual.add(x, self.mlp[stream](h), m.mlp_gate)
-
-
-def joined(own: KeysValues, other: KeysValues | None) -> KeysValues:
-    """Put two sets of keys and values into a row, (B, N + M, H, d) each."""
-    if other is None:
-        return own
-    keys, values = (torch.cat(pair, 1) for pair in zip(own, other, strict=True))
-    return KeysValues(keys, values)

@@ -25,6 +25,7 @@ from sam3d_nb.model.layers import (
     TimestepEmbedder,
     fastest_attention,
     layer_norm,
+    linear_dtype,
     modulation_table,
     position_embedding,
     set_linear_dtype,
@@ -115,14 +116,15 @@ class StructureFlow(nn.Module):
 
         Raises `InputError` for another shape.
         """
-        self.check_tokens(tokens)
+        tokens = self.ready_tokens(tokens)
         return tuple(block.prepare(tokens) for block in self.blocks)
 
-    def check_tokens(self, tokens: Tensor) -> None:
-        """Raise `InputError` unless condition tokens are (B, M, condition width)."""
+    def ready_tokens(self, tokens: Tensor) -> Tensor:
+        """Return condition tokens in the dtype of the blocks; see `prepare` for errors."""
         width = self.config.condition_width
         if tokens.dim() != 3 or tokens.shape[-1] != width or 0 in tokens.shape:
             raise InputError(f"condition tokens must be (B, M, {width}), got {tuple(tokens.shape)}")
+        return tokens.to(linear_dtype(self.blocks))
 
     def embed_times(self, t: Tensor, d: Tensor | None = None) -> Tensor:
         """Return the embedding (S, C) of times and step sizes (S,), both in thousandths."""

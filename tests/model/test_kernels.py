@@ -6,7 +6,7 @@ from coordinates import voxels
 from torch import nn
 from torch.nn import functional as F
 
-from sam3d_nb.model import kernels, layers, sparse_conv, windows
+from sam3d_nb.model import kernels, layers, residual, sparse_conv, windows
 from sam3d_nb.model.grid import Grid
 
 CARD = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
@@ -78,6 +78,55 @@ def test_head_norm(heads: int, width: int, dtype: torch.dtype, limit: float) -> 
     assert actual.dtype == dtype
     assert (actual.float() - expected).norm() < limit * expected.norm()
     assert not actual[0, 0].any()
+
+
+@needs_card
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "limit"), HALF)
+@pytest.mark.parametrize("others", [0, 4])
+@pytest.mark.parametrize("heads_first", [False, True])
+def test_few_queries(heads_first: bool, others: int, dtype: torch.dtype, limit: float) -> None:
+    make = lambda count: torch.randn(2, count, 3, 5, 64, device="cuda", dtype=dtype)  # noqa: E731
+    q, (k, v), rest = 3 * make(4)[:, :, 0], make(1001).unbind(2)[1:], make(others).unbind(2)[1:]
+    if heads_first:
+        k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))
+    assert kernels.fuses_few(q)
+    actual = kernels.few_queries(q, k, v, *(rest if others else ()))
+    all_k, all_v = torch.cat([k, rest[0]], 1), torch.cat([v, rest[1]], 1)
+    parts = (part.double().transpose(1, 2) for part in (q, all_k, all_v))
+    expected = F.scaled_dot_product_attention(*parts).transpose(1, 2)
+    assert actual.dtype == dtype
+    assert (actual.double() - expected).norm() < limit * expected.norm()
+
+
+@needs_card
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "limit"), HALF)
+@pytest.mark.parametrize("full_stream", [False, True])
+@pytest.mark.parametrize("width", [96, 1024])
+def test_residual_stream(width: int, full_stream: bool, dtype: torch.dtype, limit: float) -> None:
+    """Sum, gated sum, the rest's constant, norm of all or some items, against float64."""
+    stream = torch.float32 if full_stream else dtype
+    make = lambda *shape: torch.randn(*shape, width, device="cuda")  # noqa: E731
+    x, update = make(4, 7).to(stream), make(4, 7).to(dtype)
+    gate, gain, shift, rest = make(1, 1), make(1, 1), make(1, 1), make().to(dtype)
+
+    def plain_norm(value: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(value, (width,), eps=1e-6) * gain.double() + shift.double()
+
+    def close(actual: torch.Tensor, expected: torch.Tensor, kind: torch.dtype) -> None:
+        assert actual.dtype == kind
+        assert (actual.double() - expected).norm() < limit * expected.norm()
+
+    x64, update64 = x.double(), update.double()
+    close(residual.norm(x, gain, shift, 1e-6, dtype), plain_norm(x64), dtype)
+    close(residual.add(x, update, gate), x64 + gate.double() * update64, stream)
+    total, normed = residual.add_norm(x, update, gain, shift, 1e-6, gate=gate, items=2)
+    close(total, x64 + gate.double() * update64, stream)
+    close(normed, plain_norm(total.double()[:2]), dtype)
+    total, normed = residual.add_norm(x, update[:3], gain, shift, 1e-6, rest=rest)
+    close(total, torch.cat([x64[:3] + update64[:3], x64[3:] + rest.double()]), stream)
+    close(normed, plain_norm(total.double()), dtype)
 
 
 @needs_card

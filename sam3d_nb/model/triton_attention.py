@@ -1,0 +1,142 @@
+"""The Triton kernel of `kernels.few_queries`; imported only where Triton is."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam3d_nb.model.kernels import FEW
+
+KEYS = 64  # of one step
+
+
+@triton.jit
+def _fold(  # type: ignore[no-untyped-def]
+    asked,  # (QUERIES, WIDTH)
+    keys,  # address of the first key
+    values,
+    key_row,
+    value_row,
+    count,
+    scale,
+    top,  # (QUERIES,): largest logit so far
+    total,  # (QUERIES,): sum of exponentials, relative to `top`
+    mixed,  # (QUERIES, WIDTH): values times exponentials
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    lane = tl.arange(0, WIDTH)[None, :]
+    for start in range(0, count, BLOCK):
+        row = start + tl.arange(0, BLOCK)
+        there = (row < count)[:, None]
+        key = tl.load(keys + row[:, None] * key_row + lane, mask=there, other=0.0)
+        logits = tl.dot(asked, tl.trans(key)) * scale
+        logits = tl.where((row < count)[None, :], logits, -float("inf"))
+        higher = tl.maximum(top, tl.max(logits, axis=1))
+        weights = tl.exp(logits - higher[:, None])
+        shrink = tl.exp(top - higher)
+        value = tl.load(values + row[:, None] * value_row + lane, mask=there, other=0.0)
+        mixed = mixed * shrink[:, None] + tl.dot(weights.to(value.dtype), value)
+        total = total * shrink + tl.sum(weights, axis=1)
+        top = higher
+    return top, total, mixed
+
+
+@triton.jit
+def _few_queries(  # type: ignore[no-untyped-def]
+    out,  # (B, queries, HEADS, WIDTH)
+    q,  # (B, queries, HEADS, WIDTH), from here on with strides of items and rows
+    k,  # (B, first_count, HEADS, WIDTH)
+    v,
+    other_k,  # (B, other_count, HEADS, WIDTH)
+    other_v,
+    queries,
+    first_count,
+    other_count,
+    scale,
+    q_item,
+    q_row,
+    k_item,
+    k_row,
+    v_item,
+    v_row,
+    other_k_item,
+    other_k_row,
+    other_v_item,
+    other_v_row,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    item, head = (tl.program_id(0) // HEADS).to(tl.int64), tl.program_id(0) % HEADS
+    row, lane = tl.arange(0, QUERIES)[:, None], tl.arange(0, WIDTH)[None, :]
+    start = head * WIDTH
+    asked = tl.load(q + item * q_item + start + row * q_row + lane, mask=row < queries, other=0.0)
+    top = tl.full((QUERIES,), -float("inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    mixed = tl.zeros((QUERIES, WIDTH), tl.float32)
+    keys, values = k + item * k_item + start, v + item * v_item + start
+    top, total, mixed = _fold(
+        asked, keys, values, k_row, v_row, first_count, scale, top, total, mixed, WIDTH, BLOCK
+    )
+    keys, values = other_k + item * other_k_item + start, other_v + item * other_v_item + start
+    top, total, mixed = _fold(
+        asked,
+        keys,
+        values,
+        other_k_row,
+        other_v_row,
+        other_count,
+        scale,
+        top,
+        total,
+        mixed,
+        WIDTH,
+        BLOCK,
+    )
+    place = ((item * queries + row) * HEADS + head) * WIDTH + lane
+    tl.store(out + place, (mixed / total[:, None]).to(out.dtype.element_ty), mask=row < queries)
+
+
+def few_queries(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    other_k: Tensor | None,
+    other_v: Tensor | None,
+) -> Tensor:
+    """See `kernels.few_queries`."""
+    items, queries, heads, width = q.shape
+    rest = (k[:, :0], v[:, :0]) if other_k is None or other_v is None else (other_k, other_v)
+    q, k, v = (_rows(tensor) for tensor in (q, k, v))
+    rest = _rows(rest[0]), _rows(rest[1])
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    _few_queries[(items * heads,)](
+        out,
+        q,
+        k,
+        v,
+        *rest,
+        queries,
+        k.shape[1],
+        rest[0].shape[1],
+        width**-0.5,
+        *q.stride()[:2],
+        *k.stride()[:2],
+        *v.stride()[:2],
+        *rest[0].stride()[:2],
+        *rest[1].stride()[:2],
+        heads,
+        width,
+        FEW,
+        KEYS,
+        num_warps=4,
+        num_stages=3,
+    )
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return (B, N, H, d) with the heads of a row side by side in memory."""
+    return x if x.stride()[2:] == (x.shape[3], 1) else x.contiguous()
