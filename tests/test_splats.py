@@ -175,8 +175,8 @@ def test_arrays_that_do_not_go_together_get_a_sentence() -> None:
     good = some(4)
     with pytest.raises(InputError, match=r"scales need shape \(4, 3\), not \(3, 3\)"):
         Gaussians(good.centers, good.scales[:3], good.rotations, good.opacities, good.colors)
+    bad = good.colors * np.nan
     with pytest.raises(InputError, match="colors of 4 are not all finite"):
-        bad = good.colors * np.nan
         Gaussians(good.centers, good.scales, good.rotations, good.opacities, bad)
 
 
