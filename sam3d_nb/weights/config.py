@@ -92,12 +92,10 @@ def check_consistent(config: ModelConfig) -> None:
         config.mesh_decoder.trunk,
     )
     decoded = flow.resolution * 2 ** (len(config.structure_decoder.widths) - 1)
+    tokens1, tokens2 = config.condition_stage1, config.condition_stage2
     pairs = {
-        "width of condition tokens, stage 1": (config.condition_stage1.width, flow.condition_width),
-        "width of condition tokens, stage 2": (
-            config.condition_stage2.width,
-            latent.condition_width,
-        ),
+        "width of condition tokens, stage 1": (tokens1.width, flow.condition_width),
+        "width of condition tokens, stage 2": (tokens2.width, latent.condition_width),
         "channels of the shape latent": (flow.channels, config.structure_decoder.channels),
         "voxels a side": (decoded, latent.resolution, *(t.resolution for t in trunks)),
         "channels of the structured latent": (latent.channels, *(t.channels for t in trunks)),
@@ -105,6 +103,13 @@ def check_consistent(config: ModelConfig) -> None:
     wrong = [f"{name}: {values}" for name, values in pairs.items() if len(set(values)) > 1]
     if wrong:
         raise WeightsError(f"the networks do not fit each other in {'; '.join(wrong)}")
+    networks = (flow, latent, *trunks, config.moge.vision, *tokens1.networks, *tokens2.networks)
+    for network in networks:
+        if network.width % network.heads:
+            raise WeightsError(
+                f"a width of {network.width} is not a multiple of its {network.heads} heads: "
+                f"{network}"
+            )
 
 
 def to_json(config: ModelConfig) -> dict[str, Any]:

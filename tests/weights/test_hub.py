@@ -119,7 +119,17 @@ def test_listing(hub, client):
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "a/../../evil", "/etc/evil", "a//b", "C:evil", "a\\..\\evil", "..", "a/\x00b", "./a"],
+    [
+        "../evil",
+        "a/../../evil",
+        "/etc/evil",
+        "a//b",
+        "C:evil",
+        "a\\..\\evil",
+        "..",
+        "a/\x00b",
+        "./a",
+    ],
 )
 def test_names_that_leave_the_folder(hub, client, name):
     hub.repositories[REPO].files[name] = b"evil"
