@@ -7,7 +7,8 @@ of the shape alone; that alignment's own rotation, shift and scale are the error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -39,13 +40,14 @@ def evaluate_folder(
     on_progress: OnProgress | None = None,
     *,
     device: str = "auto",
+    memory: str = "auto",
     seed: int = 0,
 ) -> Report:
     """Measure a model on every masked object of a folder of examples.
 
     examples_dir: holds example folders, or is one itself; None means those of the package.
-    model_name, device: as `load_model` takes them. on_progress: called with the number of objects
-    done, their total and the name of what comes next.
+    model_name, device, memory: as `load_model` takes them. on_progress: called with the number of
+    objects done, their total and the name of what comes next.
 
     Raises InputError where there is no example or none has a mask. An object that fails has its
     reason in the report and is in no mean.
@@ -53,7 +55,8 @@ def evaluate_folder(
     paths = list_examples(examples_dir)
     if not paths and examples_dir is not None:
         paths = [str(examples_dir)]  # an example itself, or `load_example` says what is missing
-    return evaluate(paths, load_model(model_name, device), seed=seed, on_progress=on_progress)
+    model = load_model(model_name, device, memory)
+    return evaluate(paths, model, seed=seed, on_progress=on_progress)
 
 
 def evaluate(
@@ -111,16 +114,18 @@ def compare(result: Object3D, example: Example, index: int | None = None) -> pd.
 def measure(result: Object3D, example: Example, index: int, seed: int = 0) -> dict[str, float]:
     """Return the metrics of an object made from mask `index` of `example`, by column name.
 
-    The camera is the example's, else the one that the model had to assume. Raises InputError
-    where a mesh has no surface.
+    The camera is the one that the object's pose belongs to, else the one that a model is given.
+    Raises InputError where a mesh has no surface.
     """
     mask = example.mask(index)
-    request = make_request(example.image, mask, example.pointmap, example.intrinsics, seed)
-    others = [example.masks[i] for i in example.masks if i != index]
-    others = [other for other in others if other.shape == mask.shape]
+    intrinsics = result.intrinsics
+    if intrinsics is None:
+        request = make_request(example.image, mask, example.pointmap, example.intrinsics, seed)
+        intrinsics = request.intrinsics
     predicted, true = result.mesh_in_camera(), example.true_mesh(index)
     found = {} if true is None else measure_shape(predicted, true, seed)
-    found["silhouette_iou"] = silhouette_iou(predicted, request.intrinsics, mask, others)
+    others = _other_masks(example, index)
+    found["silhouette_iou"] = silhouette_iou(predicted, intrinsics, mask, others)
     return found
 
 
@@ -169,6 +174,16 @@ def _row(example: Example, index: int, model: Model, seed: int) -> dict[str, Any
         row |= dict.fromkeys(METRICS, float("nan"))
         row["error"] = str(error)
     return row
+
+
+def _other_masks(example: Example, index: int) -> Iterator[np.ndarray]:
+    """Yield the masks of all other objects; a bad one is told where its own object is measured."""
+    for other in example.masks:
+        if other != index:
+            with suppress(InputError):
+                mask = example.masks[other]
+                if mask.shape == example.image.shape[:2]:
+                    yield mask
 
 
 def _loaded(example: Example | str | Path) -> Example:

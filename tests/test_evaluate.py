@@ -135,6 +135,33 @@ def test_parts_that_face_both_ways_are_filled_all_the_same() -> None:
     assert np.array_equal(occupancy(double, low, high, 24), expected)
 
 
+def test_a_closed_part_that_overlaps_itself_is_filled_beside_an_open_one() -> None:
+    """Two boxes that share corners, so that they are one part, and a lidless box beside them."""
+    outer, inner = (
+        mesh(box((0.4, 0.4, 0.4)), (0, 0, 0)),
+        mesh(box((0.2, 0.2, 0.2)), (0.1, 0.1, 0.1)),
+    )
+    solid = mesh(box((0.3, 0.3, 0.3)), (0.6, 0, 0))
+    lid = (solid.vertices[solid.faces][..., 1] > 0.1).all(1)
+    whole = joined([outer, inner, solid])
+    assert len(np.unique(whole.vertices, axis=0)) == 3 * 8 - 1
+    low, high = whole.bounds
+    expected = occupancy(joined([outer, solid]), low, high, 40)
+    opened = joined([outer, inner, Mesh(solid.vertices, solid.faces[~lid])])
+    assert np.array_equal(occupancy(opened, low, high, 40), expected)
+
+
+def test_boxes_that_share_a_wall_are_both_full() -> None:
+    left, right = mesh(box((1, 1, 1))), mesh(box((1, 1, 1)), (1, 0, 0))
+    right = right.with_vertices(right.vertices.round(3))
+    shelf = Mesh(
+        left.vertices[:, [1, 0, 2]], left.faces[:8]
+    )  # open, beside them: no global winding
+    whole = joined([left, right, shelf.with_vertices(shelf.vertices + np.float32([0, 0, 1.5]))])
+    inside = occupancy(whole, np.array([-0.5, -0.5, -0.5]), np.array([1.5, 0.5, 0.5]), 16)
+    assert inside.all()
+
+
 def test_holes_do_not_spill() -> None:
     """A box without its lid, a pipe without both ends, and a box in 40 scattered pieces."""
     solid = mesh(box((1.0, 0.6, 0.4)))

@@ -2,9 +2,10 @@
 
 Rays through the cells' centers along the three axes meet the triangles (exactly, by scan
 conversion). Where all three axes tell the same winding numbers, as for closed meshes that face
-one way, those decide. Otherwise each connected part is filled by itself: a cell is inside where
-more axes find it between an odd and an even crossing than find it outside; rays with an odd
-number of crossings have gone through a hole and do not vote.
+one way, those decide. Otherwise each connected part is filled by itself: by its own winding
+number where every ray leaves it as often as it enters, else by a vote: a cell is inside where more
+axes find it between an odd and an even crossing than find it outside; rays with an odd number of
+crossings have gone through a hole and do not vote.
 """
 
 from __future__ import annotations
@@ -48,15 +49,16 @@ def occupancy(mesh: Mesh, low: np.ndarray, high: np.ndarray, resolution: int) ->
     points = np.empty((int(place.max(initial=-1)) + 1, 3))
     points[place] = (mesh.vertices - low) / cell  # in cells
     faces = place[mesh.faces]  # (F, 3)
-    faces = faces[np.unique(np.sort(faces, 1), axis=0, return_index=True)[1]]  # each once
-
+    part = _parts(faces, len(points))  # (F,)
+    kept = _kept(faces, part)
+    faces, part = faces[kept], part[kept]
     rays = [_crossings(points[faces], axis, resolution) for axis in range(3)]
     winding = np.stack([r.winding() for r in rays])  # (3, R, R, R)
     allowed = DISAGREEMENT * (winding != 0).any(0).sum()
     differing = (winding != winding[0]).any(0).sum()
     if differing <= allowed and sum(r.unbalanced() for r in rays) <= allowed:
         return np.median(winding, axis=0) != 0
-    return _vote(rays, _parts(faces, len(points)))
+    return _fill_parts(rays, part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,22 +127,80 @@ def _parts(faces: np.ndarray, count: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1][faces[:, 0]].astype(np.int64)
 
 
-def _vote(rays: list[_Crossings], part: np.ndarray) -> np.ndarray:
-    """Fill every part by itself by the majority of the axes that can tell, (R, R, R) bool."""
+def _kept(faces: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return which faces (F, 3) count, (F,) bool: each once, and one side of double-sided parts.
+
+    A part is double-sided where most of its faces are there both ways round. Where only some are,
+    two solids touch, and both ways belong.
+    """
+    first = np.argmin(faces, axis=1)[:, None]
+    turned = np.take_along_axis(faces, (first + np.arange(3)) % 3, axis=1)
+    once = np.zeros(len(faces), dtype=bool)
+    once[np.unique(turned, axis=0, return_index=True)[1]] = True
+    _, index, twins, counts = np.unique(
+        np.sort(faces, axis=1)[once],
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+    )
+    paired = counts[twins.reshape(-1)] > 1
+    size = int(part.max(initial=-1)) + 1
+    double = np.bincount(part[once], paired, size) > 0.5 * np.bincount(part[once], minlength=size)
+    front = np.zeros(len(paired), dtype=bool)
+    front[index] = True
+    kept = once.copy()
+    kept[once] = front | ~double[part[once]]
+    return kept
+
+
+@dataclass(frozen=True, eq=False)
+class _PartRays:
+    """The rays of one direction, each parted by the connected parts that it meets: R rows.
+
+    part, column: (R,). winding, crossed: (R, resolution + 1), after every step, how often a cell
+    is enclosed and how many triangles lie before it; the last step is behind everything.
+    """
+
+    along: _Crossings
+    part: np.ndarray
+    column: np.ndarray
+    winding: np.ndarray
+    crossed: np.ndarray
+
+    @staticmethod
+    def of(along: _Crossings, part: np.ndarray) -> _PartRays:
+        """Sort the crossings by part (F,) and ray."""
+        steps, columns = along.resolution + 1, along.resolution**2
+        rows, row = np.unique(part[along.face] * columns + along.column, return_inverse=True)
+        place, size = row * steps + along.step, len(rows) * steps
+        winding = np.bincount(place, along.enters, size).reshape(-1, steps).cumsum(1)
+        crossed = np.bincount(place, minlength=size).reshape(-1, steps).cumsum(1)
+        return _PartRays(along, rows // columns, rows % columns, winding.round(), crossed)
+
+
+def _fill_parts(rays: list[_Crossings], part: np.ndarray) -> np.ndarray:
+    """Fill every connected part (F,) by itself, (R, R, R) bool."""
     r = rays[0].resolution
+    tables = [_PartRays.of(along, part) for along in rays]
+    count = int(part.max(initial=-1)) + 1
+    met = sum(np.bincount(t.part, minlength=count) for t in tables)
+    open_rays = sum(np.bincount(t.part, t.winding[:, r] != 0, count) for t in tables)
+    closed = np.asarray(open_rays) <= DISAGREEMENT * np.asarray(met)  # (parts,)
+
     found, holes = [], []
-    for along in rays:
-        rows, row = np.unique(part[along.face] * r**2 + along.column, return_inverse=True)
-        crossed = np.bincount(row * (r + 1) + along.step, minlength=len(rows) * (r + 1))
-        odd = crossed.reshape(len(rows), r + 1).cumsum(1) % 2 == 1
-        holes.append(rows[odd[:, r]])
-        where, step = np.nonzero(odd[:, :r] & ~odd[:, r:])
-        found.append(rows[where] // r**2 * r**3 + along.cells(rows[where] % r**2, step))
+    for t in tables:
+        whole = closed[t.part]
+        hole = ~whole & (t.crossed[:, r] % 2 == 1)
+        holes.append(t.part[hole] * r**2 + t.column[hole])
+        enclosed = np.where(whole[:, None], t.winding != 0, t.crossed % 2 == 1)[:, :r]
+        row, step = np.nonzero(enclosed & ~hole[:, None])
+        found.append(t.part[row] * r**3 + t.along.cells(t.column[row], step))
     keys, votes = np.unique(np.concatenate(found), return_counts=True)
     owner, cells = keys // r**3, keys % r**3
     abstaining = np.zeros(len(keys), dtype=np.int64)
-    for along, hole in zip(rays, holes, strict=True):
-        abstaining += np.isin(owner * r**2 + along.column_of(cells), hole)
+    for along, gone in zip(rays, holes, strict=True):
+        abstaining += np.isin(owner * r**2 + along.column_of(cells), gone)
     inside = np.zeros(r**3, dtype=bool)
     inside[cells[votes > 3 - votes - abstaining]] = True
     return inside.reshape(r, r, r)
