@@ -16,6 +16,7 @@ from sam3d_nb.errors import (
     ReconstructionError,
     Sam3dError,
 )
+from sam3d_nb.weights.command import add_weights_command
 
 # Only what argument parsing needs is imported here: `--help` answers without torch.
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _make_parser() -> _Parser:
     _inference_options(add("inference", _inference, "reconstruct one object of a photo"))
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
     _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
+    add_weights_command(commands, [common])
     add("doctor", _doctor, "show what is installed, which hardware and models are ready")
     lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")
     _option(lab, "folder", help="folder of notebooks (default: notebooks, made if missing)")
@@ -153,6 +155,8 @@ def _formats(text: str) -> tuple[str, ...]:
 def _model_options(parser: argparse.ArgumentParser) -> None:
     _option(parser, "model", help="name of the model (default: the best that is ready)")
     _option(parser, "device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    text = "how networks use the device's memory: auto, resident or staged (default: auto)"
+    _option(parser, "memory", default="auto", help=text)
     _option(parser, "seed", type=int, default=0, help="same seed, same result (default: 0)")
 
 
@@ -194,7 +198,7 @@ def _inference(options: argparse.Namespace) -> None:
             f"mask index {options.mask_index} is not available in this version, which "
             "reconstructs single objects; give 0 or more"
         )
-    model = load_model(options.model, options.device)
+    model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)
     with Progress() as progress:
         run = reconstruct_to_folder(
@@ -216,7 +220,7 @@ def _demo(options: argparse.Namespace) -> None:
     from sam3d_nb.pipeline import load_model
     from sam3d_nb.progress import Progress
 
-    model = load_model(options.model, options.device)
+    model = load_model(options.model, options.device, options.memory)
     with Progress() as progress:
         run = run_demo(model, options.output_dir, seed=options.seed, on_event=progress)
     _print_paths(run.files)
@@ -240,7 +244,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     try:
         report = evaluate_folder(
-            options.examples, options.model, show, device=options.device, seed=options.seed
+            options.examples,
+            options.model,
+            show,
+            device=options.device,
+            memory=options.memory,
+            seed=options.seed,
         )
     finally:
         bar.close()

@@ -16,6 +16,8 @@ from sam3d_nb import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sam3d_nb.pipeline import ModelSpec
+
 GIB = 2**30
 ROOM_NEEDED = 2 * GIB
 """Free disk below which results and notebooks may not fit."""
@@ -192,10 +194,10 @@ def _models() -> Iterator[Finding]:
     from sam3d_nb.pipeline import MODELS
 
     for name, spec in MODELS.items():
-        yield Finding(f"model {name}", f"ready: {spec.description}")
-    if "sam-3d-objects" not in MODELS:
-        yield Finding(
-            "model sam-3d-objects",
-            "not ready: this version has the network but cannot read the official weights",
-            "use one of the models that are ready",
-        )
+
+        def check(name: str = name, spec: ModelSpec = spec) -> Iterator[Finding]:
+            missing = spec.missing()
+            state = "not ready" if missing else "ready"
+            yield Finding(f"model {name}", f"{state}: {spec.description}", missing)
+
+        yield from _guarded(f"model {name}", check)

@@ -48,8 +48,9 @@ def reconstruct_to_folder(
     """Reconstruct object `index` of `example` and write it into a folder under `output_dir`.
 
     The folder is new and named after time, example and mask. With `overwrite` it is named after
-    example and mask alone, and files in it are replaced. pictures: also write the photo with its
-    mask and a contact sheet of the result.
+    example and mask alone, and files in it are replaced. Gaussians, where the model makes any, go
+    into a PLY file of their own. pictures: also write the photo with its mask and a contact sheet
+    of the result.
 
     Raises InputError for an unknown format or mask, OutputError where nothing can be written;
     both before anything is reconstructed.
@@ -63,6 +64,9 @@ def reconstruct_to_folder(
         files = {
             kind: result.save(folder / f"{name}.{kind}", overwrite=overwrite) for kind in formats
         }
+        if result.gaussians is not None:
+            path = folder / f"{name}_gaussians.ply"
+            files["gaussians"] = result.save_splats(path, overwrite=overwrite)
         if pictures:
             files |= save_pictures(example, index, result, folder, overwrite=overwrite)
     except BaseException:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ import sam3d_nb as s3
 from sam3d_nb import cli, runs
 from sam3d_nb.errors import OutputError, ReconstructionError, Sam3dError, WeightsError
 from sam3d_nb.mesh.export import load_object
+from sam3d_nb.pipeline import Request, Run
+from sam3d_nb.silhouette import Silhouette
+from sam3d_nb.splats import Gaussians
 
 
 @pytest.fixture
@@ -89,6 +93,27 @@ def test_dashes_values_apart_and_more_formats(photo: Path, output: Path) -> None
         "preview.png",
     ]
     assert load_object(folder / "desk_lamp_14.glb").provenance.seed == 3
+
+
+def test_gaussians_are_written_beside_the_mesh(
+    photo: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inflate = Silhouette.run
+
+    def run(self: Silhouette, request: Request) -> Run:
+        made = yield from inflate(self, request)
+        points = made.mesh.vertices
+        one = np.ones(len(points))
+        turns = np.tile([1.0, 0, 0, 0], (len(points), 1))
+        splats = Gaussians(points, np.full_like(points, 0.01), turns, one, points * 0)
+        return replace(made, gaussians=splats)
+
+    monkeypatch.setattr(Silhouette, "run", run)
+    arguments = ["inference", f"--image_path={photo}", "--mask_index=14", f"--output_dir={output}"]
+    assert cli.main([*arguments, "--model=silhouette"]) == 0
+    (folder,) = output.iterdir()
+    assert files(folder) == ["desk_lamp_14.glb", "desk_lamp_14_gaussians.ply"]
+    assert (folder / "desk_lamp_14_gaussians.ply").read_bytes().startswith(b"ply")
 
 
 def test_each_run_has_its_own_folder(
