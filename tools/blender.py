@@ -12,21 +12,27 @@ import shaders
 from furniture import Library, Material
 from mathutils import Vector
 from placing import Placed
-from stage import Camera, Lamp, Look, Room, Scene, Studio, Sun, Window
+from stage import Camera, Color, Lamp, Room, Scene, Studio, Sun, Window
 
 SENSOR = 36.0  # millimetres
 
 
-def default_look(material: Material) -> str:
+def default_kind(material: Material) -> str:
     """Return the kind of surface that fits a material's MTL entry."""
     return "matte" if material.specular < 0.08 else "satin"
 
 
-def look_of(placed: Placed, material: Material) -> Look:
-    """Return how `material` of an item is shaded; its color is always filled in."""
-    looks = placed.item.looks
-    look = looks.get(material.name) or looks.get("*") or Look(default_look(material))
-    return Look(look.kind, look.color or material.color)
+def look_of(placed: Placed, material: Material) -> tuple[str, Color, str | None]:
+    """Return kind of surface, linear color and texture of one of an item's materials.
+
+    A look that brings its own color replaces the texture with it.
+    """
+    look = placed.item.looks.get(material.name) or placed.item.looks.get("*")
+    if look is None:
+        return default_kind(material), material.color, material.texture
+    if look.color is None:
+        return look.kind, material.color, material.texture
+    return look.kind, look.color, None
 
 
 class Builder:
@@ -64,10 +70,9 @@ class Builder:
         mesh = bpy.data.meshes.new(placed.item.name)
         mesh.from_pydata(model.vertices.tolist(), [], model.faces.tolist())
         for material in model.materials:
-            look = look_of(placed, material)
-            texture = None if placed_color(placed, material) else material.texture
+            kind, color, texture = look_of(placed, material)
             image = self._image(texture) if texture else None
-            mesh.materials.append(shaders.make(material.name, look.kind, look.color, image))
+            mesh.materials.append(shaders.make(material.name, kind, color, image))
         mesh.polygons.foreach_set("material_index", model.face_material.astype(np.int32))
         mesh.polygons.foreach_set("use_smooth", np.ones(len(model.faces), bool))
         layer = mesh.uv_layers.new(name="UVMap")
@@ -268,9 +273,3 @@ class Builder:
         cycles.sample_clamp_indirect = 8.0
         cycles.caustics_reflective = cycles.caustics_refractive = False
         return settings
-
-
-def placed_color(placed: Placed, material: Material) -> bool:
-    """Return whether an item's look replaces the color, and with it the texture, of a material."""
-    look = placed.item.looks.get(material.name) or placed.item.looks.get("*")
-    return look is not None and look.color is not None

@@ -13,12 +13,13 @@ import io
 import posixpath
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from stage import Color
 
 CREASE = np.cos(np.radians(40.0))
 """Neighboring faces that meet at less than 40 degrees are shaded as one smooth surface."""
@@ -29,7 +30,7 @@ class Material:
     """One MTL material. color: linear RGB in [0, 1]; texture: path inside the library."""
 
     name: str
-    color: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    color: Color = (0.5, 0.5, 0.5)
     specular: float = 0.0
     opacity: float = 1.0
     texture: str | None = None
@@ -109,7 +110,11 @@ class Library:
         found: dict[str, Material] = {}
         for library in re.findall(r"^mtllib\s+(.*?)\s*$", self._text(path), re.MULTILINE):
             found |= parse_mtl(self._text(posixpath.join(folder, library)), folder)
-        return tuple(found.get(name, Material(name)) for name in names)
+        files = set(self._zip.namelist())  # a few models name textures that are not there
+        return tuple(
+            replace(m, texture=m.texture if m.texture in files else None)
+            for m in (found.get(name, Material(name)) for name in names)
+        )
 
 
 def parse_obj(

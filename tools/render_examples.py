@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blender import Builder, look_of, placed_color
+from blender import Builder, look_of
 from folder import write_description, write_mask
 from furniture import Library, Material
 from glb import write_glb
@@ -20,7 +20,7 @@ from PIL import Image
 from placing import Placed, place
 from scenes import SCENES
 from stage import Scene
-from truth import surface_of
+from truth import Paint, surface_of
 
 LIBRARY = Path("/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f")
 SOURCE = (
@@ -74,14 +74,11 @@ def write_truth(
 ) -> None:
     """Write the item's mesh in the camera frame."""
 
-    def colors(material: Material) -> tuple[tuple[float, float, float], np.ndarray | None]:
-        color = look_of(placed, material).color
-        assert color is not None
-        if material.texture is None or placed_color(placed, material):
-            return color, None
-        return color, np.asarray(library.image(material.texture))
+    def paint(material: Material) -> Paint:
+        _, color, texture = look_of(placed, material)
+        return color, np.asarray(library.image(texture)) if texture else None
 
-    surface = surface_of(placed.model, camera @ placed.matrix, colors, texture_size)
+    surface = surface_of(placed.model, camera @ placed.matrix, paint, texture_size)
     write_glb(path, placed.item.name, surface)
 
 

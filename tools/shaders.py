@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import bpy
-
-Color = tuple[float, float, float]
+from stage import Color
 
 
 class Nodes:

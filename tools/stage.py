@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+Color = tuple[float, float, float]
+"""Linear RGB."""
+
 
 @dataclass(frozen=True)
 class Look:
     """How a material is shaded. kind: a function of `shaders`; color: linear RGB or the MTL's."""
 
     kind: str = "satin"
-    color: tuple[float, float, float] | None = None
+    color: Color | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Lamp:
     target: tuple[float, float, float]
     size: tuple[float, float]
     watts: float
-    color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    color: Color = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,17 @@ class Room:
     high: tuple[float, float]
     height: float = 2.6
     floor: str = "planks"
-    wall: tuple[float, float, float] = (0.72, 0.7, 0.66)
+    wall: Color = (0.72, 0.7, 0.66)
     windows: tuple[Window, ...] = ()
     rug: tuple[float, float, float, float] | None = None  # x, y, width, depth
-    rug_color: tuple[float, float, float] = (0.35, 0.3, 0.25)
+    rug_color: Color = (0.35, 0.3, 0.25)
 
 
 @dataclass(frozen=True)
 class Studio:
     """A seamless backdrop: a floor that bends up into a wall `depth` metres behind the middle."""
 
-    color: tuple[float, float, float] = (0.6, 0.6, 0.6)
+    color: Color = (0.6, 0.6, 0.6)
     depth: float = 1.0
 
 
@@ -97,7 +100,7 @@ class Sun:
     direction: tuple[float, float, float]
     strength: float
     angle: float = 1.0
-    color: tuple[float, float, float] = (1.0, 0.92, 0.8)
+    color: Color = (1.0, 0.92, 0.8)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Scene:
     setting: Room | Studio
     lamps: tuple[Lamp, ...] = ()
     sun: Sun | None = None
-    sky: tuple[float, float, float] = (0.7, 0.82, 1.0)
+    sky: Color = (0.7, 0.82, 1.0)
     sky_strength: float = 1.0
     exposure: float = 0.0
     size: tuple[int, int] = (768, 768)

@@ -11,12 +11,15 @@ from furniture import Material, Model, linear
 from glb import Surface
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
+from stage import Color
 
-Colors = Callable[[Material], tuple[tuple[float, float, float], np.ndarray | None]]
-"""Linear color of a material and its texture (h, w, 3) uint8 sRGB, or None."""
+Paint = tuple[Color, np.ndarray | None]
+"""Linear color of a material, or its texture (h, w, 3) uint8 sRGB, which replaces the color."""
 
 
-def surface_of(model: Model, matrix: np.ndarray, colors: Colors, texture_size: int) -> Surface:
+def surface_of(
+    model: Model, matrix: np.ndarray, paint: Callable[[Material], Paint], texture_size: int
+) -> Surface:
     """Return `model` carried by `matrix` (4, 4), a rotation with one scale, and colored.
 
     Models without textures get vertex colors; all others one baked texture for the whole mesh.
@@ -24,7 +27,7 @@ def surface_of(model: Model, matrix: np.ndarray, colors: Colors, texture_size: i
     vertices = model.vertices @ matrix[:3, :3].T + matrix[:3, 3]
     normals = model.normals @ matrix[:3, :3].T
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    looks = [colors(material) for material in model.materials]
+    looks = [paint(material) for material in model.materials]
     used = set(model.face_material.tolist())
     if any(texture is not None for number, (_, texture) in enumerate(looks) if number in used):
         return _baked(model, vertices, normals, looks, texture_size)
@@ -50,7 +53,7 @@ def _baked(
     model: Model,
     vertices: np.ndarray,
     normals: np.ndarray,
-    looks: list[tuple[tuple[float, float, float], np.ndarray | None]],
+    looks: list[Paint],
     size: int,
 ) -> Surface:
     """Unwrap the mesh once more, without overlaps, and copy all colors into one texture."""
@@ -76,7 +79,7 @@ def _bake(
     target: np.ndarray,  # (F, 3, 2) new coordinates in [0, 1], origin upper left
     source: np.ndarray,  # (F, 3, 2) texture coordinates of the model, origin lower left
     face_material: np.ndarray,
-    looks: list[tuple[tuple[float, float, float], np.ndarray | None]],
+    looks: list[Paint],
     size: int,
 ) -> np.ndarray:
     """Return the texture (size, size, 3) uint8 sRGB; texels between charts repeat the nearest."""
@@ -105,7 +108,7 @@ def _bake(
     return np.rint(result[tuple(nearest)]).astype(np.uint8)
 
 
-def _srgb(color: tuple[float, float, float]) -> np.ndarray:
+def _srgb(color: Color) -> np.ndarray:
     """Return 0 ... 255 sRGB of a linear color."""
     values = np.clip(np.array(color), 0, 1)
     low = values * 12.92
