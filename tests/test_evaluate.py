@@ -2,19 +2,21 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scenes import SIZE, K, write_scene
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 from shapes import box, icosphere, mesh
 
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError
-from sam3d_nb.evaluate import compare, evaluate, evaluate_folder, measure_shape
+from sam3d_nb.evaluate import compare, evaluate, evaluate_folder, measure, measure_shape
 from sam3d_nb.evaluation.align import Similarity, align, fit
 from sam3d_nb.evaluation.outline import outline, silhouette_iou
 from sam3d_nb.evaluation.report import METRICS, mean_interval
@@ -213,7 +215,7 @@ def test_fit_recovers_a_similarity_exactly() -> None:
     assert np.linalg.det(mirrored.rotation) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_known_transform_of_an_object_without_symmetry_is_recovered(seed: int) -> None:
     generator = np.random.default_rng(seed)
     shape = bracket()
@@ -351,7 +353,6 @@ def test_a_folder_is_evaluated_object_by_object(scene: Example, tmp_path: Path) 
     assert report.summary().loc["chamfer", "n"] == 2
     assert report.summary().loc["silhouette_iou", "n"] == 3
     assert any("1 of 3 objects have no ground truth" in note for note in report.notes())
-    assert evaluate_folder(scene.folder, "silhouette").rows["example"].tolist() == ["scene"] * 2
 
 
 def test_a_perfect_model_scores_perfectly(scene: Example) -> None:
@@ -376,6 +377,29 @@ def test_a_failure_is_told_and_in_no_mean(scene: Example) -> None:
     assert report.notes() == [
         "scene/0 failed and is in no mean: nothing came out; try another seed"
     ]
+
+
+@pytest.mark.parametrize("content", [b"no picture", None])
+def test_a_bad_mask_spoils_its_own_row_only(scene: Example, content: bytes | None) -> None:
+    model = Oracle(scene)
+    if content is None:
+        Image.new("L", (10, 10), 255).save(scene.folder / "1.png")
+    else:
+        (scene.folder / "1.png").write_bytes(content)
+    table = evaluate([load_example(scene.folder)], model).table()
+    assert table.loc[("scene", 0), "error"] == ""
+    assert table.loc[("scene", 0), "f_score"] == 1
+    assert "1" in table.loc[("scene", 1), "error"]
+    assert math.isnan(table.loc[("scene", 1), "f_score"])
+
+
+def test_the_silhouette_is_seen_by_the_camera_of_the_pose(scene: Example) -> None:
+    result = Oracle(scene).reconstruct(scene, 1)
+    half = K.copy()
+    half[0, 0] = half[1, 1] = K[0, 0] / 2
+    wider = replace(result, intrinsics=half)
+    assert measure(replace(result, intrinsics=None), scene, 1)["silhouette_iou"] == 1
+    assert measure(wider, scene, 1)["silhouette_iou"] < 0.5
 
 
 def test_report_as_json_and_markdown(scene: Example, tmp_path: Path) -> None:
