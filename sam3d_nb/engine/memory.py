@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import psutil
 import torch
@@ -17,6 +19,9 @@ ROOMY = 15 * 10**9
 """Bytes of device memory from which all networks stay there; what a 16 GB card has left."""
 OPTIONAL = ("splat_decoder_4",)
 """Networks that are brought in only for those who ask."""
+
+
+Result = TypeVar("Result")
 
 
 class Placement:
@@ -58,9 +63,30 @@ class Placement:
                 for name in names:
                     self.store.release(name)
 
+    def with_room(self, work: Callable[[], Result], *names: str) -> Result:
+        """Return `work()`, which needs the networks `names`.
+
+        Where memory runs out under the resident plan, all other networks make room and it is done
+        again; they come back with the next `begin`.
+        """
+        try:
+            return work()
+        except Exception as error:
+            if self.staged or not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        for name in set(PARTS) - set(names):
+            self.store.release(name)
+        self.empty_cache()
+        return work()
+
     def clear(self) -> None:
         """Take all networks off the device and hand the memory back to the driver."""
         self.store.release_all()
+        self.empty_cache()
+
+    def empty_cache(self) -> None:
+        """Hand what is not in use back to the driver."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":

@@ -323,8 +323,8 @@ class Sam3dObjects(Model):
         yield GaussiansEvent()
         name = "splat_decoder_4" if options.gaussians == "gaussians_4" else "splat_decoder"
         with self.memory.hold(name):
-            found = self.store.get(name, self.device)(latent, grid)
-        gaussians = gaussians_of(found)
+            decoder = self.store.get(name, self.device)
+            gaussians = self.memory.with_room(lambda: gaussians_of(decoder(latent, grid)), name)
         yield GaussiansEvent(1.0)
         return gaussians
 
@@ -336,8 +336,10 @@ class Sam3dObjects(Model):
             return no_mesh()
         yield MeshEvent()
         with self.memory.hold("mesh_decoder"):
-            surface = self.extract(self.store.get("mesh_decoder", self.device), latent, grid)
-        mesh = mesh_of(surface)
+            decoder = self.store.get("mesh_decoder", self.device)
+            mesh = self.memory.with_room(
+                lambda: mesh_of(self.extract(decoder, latent, grid)), "mesh_decoder"
+            )
         yield MeshEvent(1.0)
         return mesh
 

@@ -44,21 +44,19 @@ def gaussians_of(found: GaussianSet) -> Gaussians:
     Raises ReconstructionError where numbers are not finite.
     """
     turn = conjugate(found.raw_rotation.new_tensor(MESH_TO_LOCAL))
-    columns = (
-        object_frame(found.xyz),
-        found.scale,
-        multiply(turn, found.rotation),
-        found.opacity,
-        found.rgb,
-    )
-    table = torch.cat([column.float() for column in columns], dim=1).cpu().numpy()  # (K, 14)
-    bad = int((~np.isfinite(table).all(1)).sum())
-    if bad:
-        raise ReconstructionError(
-            f"{bad} of {len(table)} gaussians have numbers that are not finite; try another seed"
-        )
-    centers, scales, rotations, opacities, colors = np.split(table, [3, 6, 10, 11], axis=1)
-    return Gaussians(centers, scales, rotations, opacities[:, 0], colors)
+    columns = {
+        "centers": object_frame(found.xyz),
+        "scales": found.scale,
+        "rotations": multiply(turn, found.rotation),
+        "opacities": found.opacity[:, 0],
+        "colors": found.rgb,
+    }
+    for name, column in columns.items():
+        if not bool(column.isfinite().all()):
+            raise ReconstructionError(
+                f"the {name} of some of {len(found)} gaussians are not finite; try another seed"
+            )
+    return Gaussians(**{name: column.float().cpu().numpy() for name, column in columns.items()})
 
 
 def object_frame(local: Tensor) -> Tensor:
