@@ -1,7 +1,8 @@
 """Objects to files and back: GLB with everything, OBJ, PLY and STL for other tools.
 
-Every format holds the mesh in the object frame: x right, y up, z towards the viewer, longest side
-1 around the origin. A GLB file also keeps name, pose and provenance, in the `extras` of its node.
+Every format holds the mesh in the object frame: x right, y up, z towards the viewer, inside the
+unit cube around the origin. A GLB file also keeps name, pose and provenance, in the `extras` of
+its node.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sam3d_nb.mesh.glb import Node, encode_glb, unpack_glb
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.object3d import Object3D, Provenance
 
-FRAME = "x right, y up, z towards the viewer; longest side 1 around the origin"
+FRAME = "x right, y up, z towards the viewer; inside the unit cube around the origin"
 COMMENT = f"sam3d_nb; {FRAME}"
 POSE_FRAME = "camera (OpenCV): x right, y down, z forward, metres where known"
 POSE_RULE = "p_camera = R(rotation w x y z) (scale * p) + translation"
