@@ -50,14 +50,17 @@ class Plan:
     folder: Path
 
     def missing(self) -> list[RemoteFile]:
-        """Return the files that are not there yet in this form."""
+        """Return the files that are not there yet with this content."""
         records = _records(self.folder)
-        return [
-            file
-            for file in self.files
-            if records.get(file.name) != _record(self.listing, file)
-            or not _has_size(self.folder / file.name, file.bytes)
-        ]
+        return [file for file in self.files if not self._is_there(file, records.get(file.name))]
+
+    def _is_there(self, file: RemoteFile, record: dict[str, object] | None) -> bool:
+        path = self.folder / file.name
+        if record is None or not path.is_file() or path.stat().st_size != file.bytes:
+            return False
+        if file.sha256:
+            return record.get("sha256") == file.sha256
+        return record.get("revision") == self.listing.revision
 
     def missing_bytes(self) -> int:
         """Return how many bytes are still to come."""
@@ -68,10 +71,13 @@ class Plan:
 
     def fetch(self, hub: Hub) -> None:
         """Download what is missing; what is complete is on record at once."""
-        for file in self.missing():
-            hub.fetch(self.listing, file, self.folder)
-            records = _records(self.folder)
-            write_json(self.folder / RECORDS, {**records, file.name: _record(self.listing, file)})
+        missing = self.missing()
+        records = _records(self.folder)
+        for file in self.files:
+            if file in missing:
+                hub.fetch(self.listing, file, self.folder)
+            records[file.name] = _record(self.listing, file)
+            write_json(self.folder / RECORDS, records)
 
 
 def _record(listing: Listing, file: RemoteFile) -> dict[str, object]:
@@ -84,10 +90,6 @@ def _records(folder: Path) -> dict[str, dict[str, object]]:
     except WeightsError:  # none yet, or half written: the files are looked at anew
         return {}
     return records if isinstance(records, dict) else {}
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def choose_model_files(listing: Listing) -> tuple[RemoteFile, ...]:

@@ -18,7 +18,7 @@ from sam3d_nb.weights.converted import (
     read_converted,
 )
 from sam3d_nb.weights.folder import MANIFEST, SAM3D, Manifest, hash_file, weights_folder
-from sam3d_nb.weights.status import model_status
+from sam3d_nb.weights.status import model_status, renewal
 from sam3d_nb.weights.store import Device, ModuleStore, Origin
 from sam3d_nb.weights.tensorfile import open_tensors
 
@@ -86,7 +86,7 @@ def load_weights(
         try:
             converted, manifest = read_converted(place)
         except WeightsError as error:
-            raise WeightsError(f"{error}; {model_status(SAM3D, folder).advice}") from error
+            raise WeightsError(f"{error}; {renewal(SAM3D, folder)}") from error
         store = FileStore(place, converted, manifest, dtype=dtype, device=device, pin=pin)
         _loaded[key] = store
     return store

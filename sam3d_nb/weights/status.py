@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,7 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
     """Return the state of the model `name`, one of `REPOSITORIES`."""
     root = weights_folder(folder)
     place = root / name
-    option = "" if folder is None else f" --folder {folder}"
-    get = f"sam3d-nb weights download{' --sam3' if name == SAM3 else ''}{option}"
+    get = download_command(name, folder)
 
     def state(ready: bool, found: str, advice: str) -> ModelStatus:
         return ModelStatus(name, ready, found, advice, place)
@@ -56,8 +56,7 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
         try:
             return state(True, _describe(place, name), "")
         except (WeightsError, KeyError, TypeError) as error:
-            advice = f"get it anew: sam3d-nb weights remove --model {name}{option}, then {get}"
-            return state(False, f"damaged: {error}", advice)
+            return state(False, f"damaged: {error}", renewal(name, folder))
     if name == SAM3D and (root / PARTIAL).is_dir():
         return state(False, "the conversion was interrupted", f"resume it: {get}")
     started = sum(tree_bytes(download_folder(root, r)) for r in REPOSITORIES[name])
@@ -66,6 +65,22 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
         return state(False, found, f"resume it: {get}")
     page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
     return state(False, "no weights", f"accept the terms at {page}, then run: {get}")
+
+
+def renewal(name: str, folder: str | Path | None = None) -> str:
+    """Return how to replace a model that is damaged."""
+    remove = _command(f"remove --model {name}", folder)
+    return f"get it anew: {remove}, then {download_command(name, folder)}"
+
+
+def download_command(name: str, folder: str | Path | None = None) -> str:
+    """Return the command that makes a model ready."""
+    return _command("download --sam3" if name == SAM3 else "download", folder)
+
+
+def _command(action: str, folder: str | Path | None) -> str:
+    option = "" if folder is None else f" --folder {shlex.quote(str(folder))}"
+    return f"sam3d-nb weights {action}{option}"
 
 
 def _describe(place: Path, name: str) -> str:

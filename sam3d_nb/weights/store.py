@@ -191,7 +191,8 @@ class _Piece:
         self.users: set[str] = set()
         self.device = torch.device("cpu")
         self.nbytes = sum(tensor.nbytes for tensor in host.values())
-        self._host = dict(host)
+        # Objects of their own: a buffer of the module is the very tensor that it was loaded from.
+        self._host = {name: tensor.detach() for name, tensor in host.items()}
         self._shown = {name: _find(module, name) for name in host}
 
     def place(self, device: torch.device, pin: bool) -> None:

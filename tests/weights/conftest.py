@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub, Repository, files_below, serve
-from layout import use_small_encoders, write_published
+from layout import state_dicts, use_small_encoders, write_published
+
+from sam3d_nb.weights.convert import convert, find_published
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,20 @@ def no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Published files of a small model with stand-in weights; not to be changed."""
     return write_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def other_published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with other numbers (seed 5)."""
+    return write_published(tmp_path_factory.mktemp("published"), state_dicts(seed=5))
+
+
+@pytest.fixture(scope="session")
+def converted_model(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the converted model, in float16; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_encoders(patch)
+        return convert(find_published(published), tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

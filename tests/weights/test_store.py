@@ -1,0 +1,207 @@
+"""Networks by name: made once, moved between host and device, shared where they are equal."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import pytest
+import torch
+from harness import fill
+from weights import stand_in as reference_stand_in
+
+from sam3d_nb.errors import WeightsError
+from sam3d_nb.model.structure_flow import CHECKPOINT_PREFIX, build_structure_flow
+from sam3d_nb.weights.config import SMALL
+from sam3d_nb.weights.parts import PARTS
+from sam3d_nb.weights.store import ModuleStore, StandInStore, stand_in
+
+
+def device_of(module: torch.nn.Module) -> set[str]:
+    tensors = [*module.parameters(), *module.buffers()]
+    return {tensor.device.type for tensor in tensors}
+
+
+@pytest.fixture
+def store() -> StandInStore:
+    return StandInStore(SMALL)
+
+
+@pytest.fixture
+def moving(store, monkeypatch):
+    """A store whose second device is a pretended one: copies on the host, counted."""
+    import sam3d_nb.weights.store as module
+
+    class Far:
+        """Stands for a device; tensors go there by being copied."""
+
+        type = "far"
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Far)
+
+        __hash__ = object.__hash__
+
+    far = Far()
+    to = torch.Tensor.to
+
+    def copy(self, target, *arguments, **options):
+        return self.clone() if target is far else to(self, target, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    monkeypatch.setattr(module, "_indexed", lambda device: device)
+    return store, far, torch.device("cpu")
+
+
+def addresses(module: torch.nn.Module) -> dict[str, int]:
+    return {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
+
+
+def test_every_network(store):
+    for name in PARTS:
+        module = store.get(name)
+        assert store.get(name) is module
+        assert not module.training
+        assert device_of(module) == {"cpu"}
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+        assert store.nbytes(name) == sum(t.nbytes for t in module.state_dict().values())
+    with pytest.raises(WeightsError, match="no network 'flow'; there are moge, condition_stage1"):
+        store.get("flow")
+    with pytest.raises(WeightsError, match="no network"):
+        store.release("flow")
+
+
+def test_shared_networks(store):
+    first, second = store.get("condition_stage1"), store.get("condition_stage2")
+    for i in (0, 1):
+        assert first.module_list[i].backbone is second.module_list[i].backbone
+    assert first.module_list[0].backbone is not first.module_list[1].backbone
+    alone = store.nbytes("condition_stage1") + store.nbytes("condition_stage2")
+    assert store.nbytes("condition_stage1", "condition_stage2") < alone
+    assert store.nbytes() < sum(store.nbytes(name) for name in PARTS)
+
+
+def test_moves_and_comes_back(moving):
+    store, far, cpu = moving
+    module = store.get("latent_flow", cpu)
+    host = addresses(module)
+    values = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    parameters = list(module.parameters())
+    assert store.get("latent_flow", far) is module
+    away = addresses(module)
+    assert not set(away.values()) & set(host.values())
+    assert store.get("latent_flow", far) is module
+    assert addresses(module) == away, "what is there is not copied again"
+    store.release("latent_flow")
+    assert addresses(module) == host, "the host's tensors are those of before"
+    assert all(a is b for a, b in zip(module.parameters(), parameters, strict=True))
+    for name, tensor in store.get("latent_flow", far).state_dict().items():
+        assert torch.equal(tensor, values[name])
+
+
+def test_shared_networks_stay_while_one_uses_them(moving):
+    store, far, _ = moving
+    first, second = store.get("condition_stage1", far), store.get("condition_stage2", far)
+    backbone = first.module_list[0].backbone
+    away = addresses(backbone)
+    store.release("condition_stage1")
+    assert addresses(backbone) == away
+    assert second.module_list[0].backbone is backbone
+    store.release("condition_stage2")
+    assert not set(addresses(backbone).values()) & set(away.values())
+    store.release("condition_stage2")  # twice does no harm
+    store.release("mesh_decoder")  # nor does what was never got
+
+
+def test_on_releases_even_after_an_error(moving):
+    store, far, cpu = moving
+    host = addresses(store.get("splat_decoder", cpu))
+    with store.on(far, "splat_decoder", "mesh_decoder") as (splats, mesh):
+        assert addresses(splats) != host
+        assert mesh is store.get("mesh_decoder", far)
+    assert addresses(splats) == host
+    with pytest.raises(KeyboardInterrupt), store.on(far, "splat_decoder"):
+        raise KeyboardInterrupt
+    assert addresses(splats) == host
+
+
+def test_the_store_s_own_device():
+    store = StandInStore(SMALL, device="cpu")
+    assert device_of(store.get("structure_decoder")) == {"cpu"}
+    assert store.device == torch.device("cpu")
+
+
+def test_stand_ins_are_those_of_the_golden_files(store):
+    expected = fill(build_structure_flow(SMALL.structure_flow), CHECKPOINT_PREFIX)
+    actual = store.get("structure_flow")
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(actual.state_dict()[name], tensor), name
+    for name, shape in (("a.weight", (3, 4)), ("b.weight", (5,)), ("b.bias", (5,)), ("x", ())):
+        assert (stand_in(name, shape) == reference_stand_in(name, shape)).all()
+
+
+def test_seeds_and_dtypes():
+    first, again, other = (StandInStore(SMALL, seed=seed) for seed in (1, 1, 2))
+    a, b, c = (s.get("mesh_decoder").state_dict() for s in (first, again, other))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["out_layer.weight"], c["out_layer.weight"])
+    half = StandInStore(SMALL, torch.bfloat16, 1).get("mesh_decoder").state_dict()
+    assert all(torch.equal(a[name].to(t.dtype), t) for name, t in half.items())
+    assert {tensor.dtype for tensor in half.values()} == {torch.bfloat16, torch.float32}
+
+
+def test_stand_ins_say_so(store):
+    assert store.origin.kind == "stand-in"
+    assert store.origin.version == "stand-in seed 0"
+
+
+class Broken(ModuleStore):
+    def _read(self, piece, empty):
+        return {"surprise": torch.ones(1)}
+
+    def _vision_key(self, name, place):
+        return place
+
+
+def test_a_store_checks_what_it_is_given(store):
+    with pytest.raises(WeightsError, match="missing or unknown"):
+        Broken(SMALL, torch.float32, store.origin).get("splat_decoder")
+
+
+def test_nothing_holds_a_store_that_is_dropped():
+    import weakref
+
+    store = StandInStore(SMALL)
+    store.get("splat_decoder")
+    seen = weakref.ref(store)
+    del store
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("pin", [False, True])
+def test_cuda_memory_is_freed(pin):
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    store = StandInStore(SMALL, torch.float16, device="cuda", pin=pin)
+    for name in PARTS:
+        assert device_of(store.get(name)) == {"cuda"}
+    assert torch.cuda.memory_allocated() - before >= store.nbytes()
+    expected = StandInStore(SMALL, torch.float16)
+    for name in PARTS:
+        for key, tensor in store.get(name).state_dict().items():
+            assert torch.equal(tensor.cpu(), expected.get(name).state_dict()[key])
+    store.release_all()
+    assert torch.cuda.memory_allocated() == before
+    assert all(device_of(store.get(name, "cpu")) == {"cpu"} for name in PARTS)
+
+
+def test_status_and_command_need_no_torch():
+    """`sam3d-nb --help` and the doctor's table answer at once."""
+    code = (
+        "import sys, sam3d_nb.weights.command, sam3d_nb.weights.status as s; s.weights_status();"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
