@@ -18,7 +18,7 @@ from harness import Golden
 from torch import Tensor
 
 from sam3d_nb.engine import load, memory
-from sam3d_nb.engine import model as engine
+from sam3d_nb.engine import stages as engine
 from sam3d_nb.engine.memory import Pace, choose_plan, is_out_of_memory
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.engine.options import FEW_STEPS, Options
@@ -626,6 +626,19 @@ def test_memory_that_runs_out_is_freed_and_told() -> None:
     assert store.held == set()
     model.full = False
     assert len(model.reconstruct(photo(), disc(), **QUICK).mesh.faces)
+
+
+def test_a_model_that_does_not_fit_says_so_when_it_is_loaded() -> None:
+    class Large(CountingStore):
+        def get(self, name: str, device: Any = None) -> Any:
+            if name == "latent_flow":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().get(name, device)
+
+    store = Large()
+    with pytest.raises(OutOfMemoryError, match="memory ran out"):
+        Sam3dObjects(store, "cpu", "resident")
+    assert store.held == set()
 
 
 def test_resident_networks_make_room_for_a_decoder() -> None:

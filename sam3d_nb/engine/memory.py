@@ -45,13 +45,21 @@ class Placement:
         return self.plan == "staged"
 
     def begin(self) -> None:
-        """Bring what belongs on the device there, and only that."""
+        """Bring what belongs on the device there, and only that; raises OutOfMemoryError."""
         if self.staged:
             self.store.release_all()
             return
-        for name in PARTS:
-            if name not in OPTIONAL:
-                self.store.get(name, self.device)
+        try:
+            for name in PARTS:
+                if name not in OPTIONAL:
+                    self.store.get(name, self.device)
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+        self.clear()
+        raise out_of_memory(self.device, self.plan)
 
     @contextmanager
     def hold(self, *names: str) -> Iterator[None]:

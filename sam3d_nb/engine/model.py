@@ -1,81 +1,28 @@
-"""SAM 3D Objects on one photo and mask: the stages in their order, as a stream of events."""
+"""SAM 3D Objects as a model: a photo and a mask to an object, as a stream of events."""
 
 from __future__ import annotations
 
 import traceback
-import warnings
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Generator
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from sam3d_nb.engine.memory import Pace, Placement, is_out_of_memory, out_of_memory
+from sam3d_nb.engine.memory import is_out_of_memory, out_of_memory
 from sam3d_nb.engine.options import DECODED, Options
-from sam3d_nb.engine.results import gaussians_of, mesh_of, no_mesh, pixel_intrinsics, pose_of
-from sam3d_nb.errors import InputError, ReconstructionError
-from sam3d_nb.events import (
-    ConditioningEvent,
-    DepthEvent,
-    Event,
-    GaussiansEvent,
-    LayoutEvent,
-    MeshEvent,
-    OnEvent,
-    SparseStructureEvent,
-    StructuredLatentEvent,
-)
+from sam3d_nb.engine.stages import Stages
+from sam3d_nb.events import Event, OnEvent
 from sam3d_nb.examples import Example
-from sam3d_nb.frames import Pose
-from sam3d_nb.mesh import Mesh
-from sam3d_nb.model import latent_flow, structure_flow
-from sam3d_nb.model.accelerate import AcceleratedStructureFlow, accelerate
 from sam3d_nb.model.cache import SceneCache
-from sam3d_nb.model.conditioning import condition_tokens
-from sam3d_nb.model.coords import Voxels, find_voxels
-from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.model.grid import Grid
-from sam3d_nb.model.latent_flow import denormalize, sample_latent
-from sam3d_nb.model.layout import decode_layout
-from sam3d_nb.model.mesh_decoder import MeshDecoder
-from sam3d_nb.model.pointmap import estimate_pointmap
-from sam3d_nb.model.preprocess import (
-    Moments,
-    flip_frame,
-    image_tensor,
-    mask_tensor,
-    prepare_inputs,
-)
-from sam3d_nb.model.sampler import Latents, Step
-from sam3d_nb.model.structure_decoder import decode_structure
-from sam3d_nb.model.structure_flow import StructureNetwork, sample_structure
+from sam3d_nb.model.preprocess import image_tensor
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, Reconstruction, Request, Run, finish, resolve_request
-from sam3d_nb.splats import Gaussians
 from sam3d_nb.weights.store import ModuleStore
 
 NAME = "sam-3d-objects"
-State = TypeVar("State")
 
 
-class Depth(NamedTuple):
-    """A point map, its camera, and where they come from."""
-
-    points: Tensor  # (H, W, 3) float32, OpenCV, NaN where unknown; on the CPU
-    intrinsics: np.ndarray  # K (3, 3) in pixels
-    source: str  # given, or estimated
-
-
-class Condition(NamedTuple):
-    """What the flows are told about the object."""
-
-    tokens: list[Tensor]  # of stage 1 and stage 2, each (1, L, C)
-    moments: Moments  # of the point map
-
-
-class Sam3dObjects(Model):
+class Sam3dObjects(Stages, Model):
     """The network of SAM 3D Objects: mesh, gaussians and pose of one object of a photo.
 
     store: the networks, with `StandInStore` for tests and timings only. device: cuda, mps or cpu.
@@ -97,13 +44,7 @@ class Sam3dObjects(Model):
         *,
         accelerate: bool | None = None,
     ) -> None:
-        self.store = store
-        self.config = store.config
-        self.device = torch.device(device)
-        self.memory = Placement(store, self.device, memory)
-        resident_on_cuda = self.device.type == "cuda" and not self.memory.staged
-        self.accelerate = resident_on_cuda if accelerate is None else accelerate
-        self._accelerated: AcceleratedStructureFlow | None = None
+        super().__init__(store, torch.device(device), memory, accelerate=accelerate)
         self.version = store.origin.version
         if store.origin.kind == "stand-in":
             self.name = f"{NAME} with stand-in weights"
@@ -190,14 +131,6 @@ class Sam3dObjects(Model):
         self.release()
         raise out_of_memory(self.device, self.memory.plan)
 
-    def release(self) -> None:
-        """Free the memory of the device; the next reconstruction takes it again."""
-        if self._accelerated is not None:
-            self._accelerated.close()
-        self.memory.clear()
-
-    # --- The stages, in the order in which data goes through them ---------------------------
-
     @torch.no_grad()
     def _stages(self, request: Request, options: Options, cache: SceneCache) -> Run:
         self.memory.begin()
@@ -215,166 +148,6 @@ class Sam3dObjects(Model):
         settings = self.settings(options) | {"point_map": depth.source}
         return Reconstruction(mesh, pose, gaussians, depth.intrinsics, settings)
 
-    def estimate_depth(
-        self, request: Request, image: Tensor, cache: SceneCache
-    ) -> Generator[Event, None, Depth]:
-        """Take the point map of the request, or estimate it from `image` (3, H, W)."""
-        yield DepthEvent()
-        if request.pointmap is not None:
-            depth = Depth(torch.tensor(request.pointmap), request.intrinsics, "given")
-        else:
-            depth = cache.recall((self.store, "point map"), image, self._estimate)
-        known = depth.points.isfinite().all(-1)  # (H, W)
-        if not bool((known & torch.tensor(request.mask)).any()):
-            warnings.warn(
-                "the point map has no point within the mask, so the object's size and place are "
-                "only a guess",
-                stacklevel=2,
-            )
-        yield DepthEvent(1.0, depth.points.numpy(), depth.intrinsics)
-        return depth
-
-    def _estimate(self, image: Tensor) -> Depth:
-        with self.memory.hold("moge"):
-            found = estimate_pointmap(self.store.get("moge", self.device), image)
-        points = found.points.float().cpu()
-        points[~points.isfinite().all(-1)] = torch.nan
-        return Depth(points, pixel_intrinsics(found.intrinsics, *points.shape[:2]), "estimated")
-
-    def embed(
-        self, request: Request, image: Tensor, depth: Depth, cache: SceneCache
-    ) -> Generator[Event, None, Condition]:
-        """Turn photo (3, H, W), mask and point map into the condition tokens of both stages."""
-        yield ConditioningEvent()
-        mask = mask_tensor(torch.tensor(request.mask))
-        points = flip_frame(depth.points).permute(2, 0, 1)  # (3, H, W), the network's frame
-        inputs = prepare_inputs(image, mask, points, self.config.preprocess, cache)
-        with self.memory.hold("condition_stage1", "condition_stage2"):
-            first = self.store.get("condition_stage1", self.device)
-            second = self.store.get("condition_stage2", self.device)
-            tensors = inputs.to(self.device).tensors
-            tokens = condition_tokens([first, second], tensors, cache)
-        yield ConditioningEvent(1.0)
-        return Condition(tokens, inputs.moments)
-
-    def sample_voxels(
-        self, tokens: Tensor, generator: torch.Generator, options: Options
-    ) -> Generator[Event, None, tuple[Latents, Voxels]]:
-        """Stage 1: sample shape and layout, and decode which voxels are occupied."""
-        sampler, _ = options.samplers(self.config)
-        steps = sampler.steps
-        yield SparseStructureEvent(steps=steps)
-        config = self.config.structure_flow
-        noise = structure_flow.draw_noise(config, generator, device=self.device)
-        with self._structure_flow() as flow:
-            run = sample_structure(flow, tokens, noise, sampler)
-            latents = yield from self._stepped(
-                run, lambda done: SparseStructureEvent(done / (steps + 1), done, steps)
-            )
-        with self.memory.hold("structure_decoder"):
-            decoder = self.store.get("structure_decoder", self.device)
-            logits = decode_structure(decoder, latents[structure_flow.SHAPE])
-        voxels = self.find_voxels(logits, generator)
-        preview, side = voxels.coords[:, 1:].cpu().numpy(), logits.shape[-1]
-        yield SparseStructureEvent(1.0, steps, steps, preview, side)
-        return latents, voxels
-
-    def find_voxels(self, logits: Tensor, generator: torch.Generator) -> Voxels:
-        """Return the occupied voxels of logits (1, 1, R, R, R)."""
-        try:
-            return find_voxels(logits, self.config.coords, generator)
-        except InputError as error:
-            raise ReconstructionError(str(error)) from error
-
-    def place(
-        self, latents: Latents, moments: Moments, voxels: Voxels
-    ) -> Generator[Event, None, Pose]:
-        """Decode the pose out of the layout latents of stage 1."""
-        yield LayoutEvent()
-        on_host = {name: latents[name].cpu() for name in structure_flow.LAYOUT_CHANNELS}
-        pose = pose_of(decode_layout(on_host, moments, voxels.factor, self.config.layout))
-        yield LayoutEvent(1.0, pose)
-        return pose
-
-    def sample_latent(
-        self, voxels: Voxels, tokens: Tensor, generator: torch.Generator, options: Options
-    ) -> Generator[Event, None, tuple[Tensor, Grid]]:
-        """Stage 2: sample the structured latent (N, C) of the N voxels, de-normalized."""
-        _, sampler = options.samplers(self.config)
-        steps = sampler.steps
-        yield StructuredLatentEvent(steps=steps)
-        config = self.config.latent_flow
-        grid = Grid(voxels.coords, config.resolution)
-        noise = latent_flow.draw_noise(grid, config.channels, generator)
-        with self.memory.hold("latent_flow"):
-            flow = self.store.get("latent_flow", self.device)
-            run = sample_latent(flow, tokens, grid, noise, sampler)
-            latent = yield from self._stepped(
-                run, lambda done: StructuredLatentEvent(done / steps, done, steps)
-            )
-        return denormalize(latent, self.config.latent), grid
-
-    def decode_gaussians(
-        self, latent: Tensor, grid: Grid, options: Options
-    ) -> Generator[Event, None, Gaussians | None]:
-        """Decode the gaussians that were asked for, if any."""
-        if options.gaussians is None:
-            return None
-        yield GaussiansEvent()
-        name = "splat_decoder_4" if options.gaussians == "gaussians_4" else "splat_decoder"
-        with self.memory.hold(name):
-            decoder = self.store.get(name, self.device)
-            gaussians = self.memory.with_room(lambda: gaussians_of(decoder(latent, grid)), name)
-        yield GaussiansEvent(1.0)
-        return gaussians
-
-    def decode_mesh(
-        self, latent: Tensor, grid: Grid, options: Options
-    ) -> Generator[Event, None, Mesh]:
-        """Decode the mesh, if it was asked for."""
-        if "mesh" not in options.formats:
-            return no_mesh()
-        yield MeshEvent()
-        with self.memory.hold("mesh_decoder"):
-            decoder = self.store.get("mesh_decoder", self.device)
-            mesh = self.memory.with_room(
-                lambda: mesh_of(self.extract(decoder, latent, grid)), "mesh_decoder"
-            )
-        yield MeshEvent(1.0)
-        return mesh
-
-    def extract(self, decoder: MeshDecoder, latent: Tensor, grid: Grid) -> Surface:
-        """Return the surface that `decoder` sees in latents (N, C)."""
-        return decoder.decode(latent, grid)
-
-    @contextmanager
-    def _structure_flow(self) -> Iterator[StructureNetwork]:
-        """Have the stage-1 flow; what it keeps for the next request stays if there is room."""
-        with self.memory.hold("structure_flow"):
-            flow = self.store.get("structure_flow", self.device)
-            if not self.accelerate:
-                yield flow
-                return
-            if self._accelerated is None:
-                self._accelerated = accelerate(flow)
-            finished = False
-            try:
-                yield self._accelerated
-                finished = True
-            finally:
-                if not (finished and self.memory.roomy):
-                    self._accelerated.close()
-
-    def _stepped(
-        self, run: Iterator[tuple[Step, State]], event: Callable[[int], Event]
-    ) -> Generator[Event, None, State]:
-        """Yield `event(steps done)` after every step; return the state after the last one."""
-        pace = Pace(self.device)
-        for step, state in run:  # noqa: B007
-            pace()
-            yield event(step.index + 1)
-        return state
-
     def settings(self, options: Options) -> dict[str, str | int | float | bool]:
         """Return what decides the result besides photo, mask, point map and seed."""
         first, second = options.samplers(self.config)
@@ -388,6 +161,7 @@ class Sam3dObjects(Model):
             "formats": ", ".join(options.formats),
             "precision": str(self.store.dtype).removeprefix("torch."),
             "device": device,
+            "accelerated": self.accelerate,
             "weights": self.store.origin.kind,
             "weights_sha256": self.store.origin.sha256,
         }
