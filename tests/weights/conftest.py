@@ -24,14 +24,14 @@ def no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
-    connect = socket.socket.connect
+    resolve = socket.getaddrinfo
 
-    def guarded(self: socket.socket, address: object) -> None:
-        if self.family != socket.AF_UNIX and address[0] != "127.0.0.1":
-            raise AssertionError(f"a test wants to reach {address}")
-        connect(self, address)
+    def guarded(host: object, *arguments: object, **options: object) -> object:
+        if host != "127.0.0.1":
+            raise AssertionError(f"a test wants to reach {host}")
+        return resolve(host, *arguments, **options)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded)
     for name in ("HUGGINGFACE_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SAM3D_NB_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy"):

@@ -84,6 +84,11 @@ def test_network_down():
         client.list_files(REPO)
 
 
+def test_these_tests_reach_no_other_network():
+    with pytest.raises(AssertionError, match=r"wants to reach huggingface\.co"):
+        Hub(GOOD_TOKEN).access(REPO)
+
+
 def test_offline_mode(hub, client, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert client.access(REPO) is Access.OFFLINE
