@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.mesh.places import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +72,18 @@ class Mesh:
     def normals(self) -> np.ndarray:
         """Outward unit normals (V, 3) float32, the mean over adjacent faces weighted by area.
 
-        (0, 0, 1) where a vertex has no face with area.
+        In a mesh with uv coordinates vertices at the same place share a normal, so that seams do
+        not show. (0, 0, 1) where a vertex has no face with area.
         """
+        place = np.arange(len(self.vertices)) if self.uv is None else places(self.vertices)
         a, b, c = self.vertices[self.faces.T].astype(np.float64)  # each (F, 3)
         weighted = np.cross(b - a, c - a)
         count = len(self.vertices)
         total = np.stack(
             [
-                np.bincount(self.faces.reshape(-1), np.repeat(weighted[:, k], 3), minlength=count)
+                np.bincount(
+                    place[self.faces].reshape(-1), np.repeat(weighted[:, k], 3), minlength=count
+                )
                 for k in range(3)
             ],
             axis=1,
@@ -87,7 +92,7 @@ class Mesh:
         flat = length[:, 0] < 1e-30
         unit = total / np.where(length > 0, length, 1)
         unit[flat] = (0, 0, 1)
-        return unit.astype(np.float32)
+        return unit[place].astype(np.float32)
 
     def with_vertices(self, vertices: np.ndarray) -> Mesh:
         """Return the same triangles and colors with other vertex positions (V, 3)."""

@@ -1,0 +1,83 @@
+"""From a raw mesh to one for other programs: closed, light, textured, as far as is asked for."""
+
+from __future__ import annotations
+
+from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.mesh.bake import bake, check_colors
+from sam3d_nb.mesh.mesh import Mesh
+from sam3d_nb.mesh.repair import fill_holes as close_holes
+from sam3d_nb.mesh.repair import make_watertight
+from sam3d_nb.mesh.simplify import FEWEST, check_count, fitted_colors, reduced
+from sam3d_nb.mesh.unwrap import LARGEST, check_size, unwrap
+from sam3d_nb.splats import Gaussians
+
+ATTEMPTS = 4  # at closing a simplified mesh without going over the number of triangles
+
+
+def finish(
+    mesh: Mesh,
+    *,
+    triangles: int | None = None,
+    fill_holes: bool = False,
+    watertight: bool = False,
+    texture: int | None = None,
+    gaussians: Gaussians | None = None,
+    charts: str = "auto",
+) -> Mesh:
+    """Return the mesh with what is asked for; without options, as it is.
+
+    fill_holes: a lid on every hole. watertight: closed surfaces that face outward, see
+    `make_watertight`. triangles: at most so many, see `simplify`. texture: pixels a side of a
+    texture baked from the colors of the full mesh, so that simplification costs no color detail;
+    the result has no vertex colors, and its vertices are doubled along seams. gaussians: in the
+    frame of the mesh; their colors are baked in place of the mesh's own. charts: see `unwrap`.
+
+    A textured mesh stays textured: if its triangles change and `texture` is not given, its
+    texture is baked anew at its size.
+
+    Raises InputError for options that are out of range or contradict each other, and where there
+    are no colors to bake; ReconstructionError where the mesh cannot be closed.
+    """
+    if triangles is not None:
+        check_count(triangles)
+    if texture is not None:
+        check_size(texture)
+        check_colors(mesh if gaussians is None else gaussians)
+    elif gaussians is not None:
+        raise InputError("colors of gaussians are baked into a texture; give its size as `texture`")
+    closed = close_holes(mesh) if fill_holes else mesh
+    closed = make_watertight(closed) if watertight else closed
+    shape = _simplified(closed, triangles, watertight)
+    if texture is None and mesh.texture is not None and shape is not mesh:
+        texture = min(max(mesh.texture.shape[:2]), LARGEST)
+    if texture is not None:
+        # Lids have vertex colors from their rims; a texture is sharper than those.
+        own = closed if mesh.texture is None else mesh
+        unwrapped = unwrap(shape, texture, method=charts)
+        return bake(unwrapped, own if gaussians is None else gaussians, texture)
+    if shape is closed:
+        return closed
+    return Mesh(shape.vertices, shape.faces, fitted_colors(closed, shape))
+
+
+def _simplified(mesh: Mesh, triangles: int | None, watertight: bool) -> Mesh:
+    """Return the mesh with at most so many triangles, without colors unless it is as it was.
+
+    Raises ReconstructionError where it cannot be both: so small and watertight.
+    """
+    if triangles is None or len(mesh.faces) <= triangles:
+        return mesh
+    wanted = triangles
+    for _ in range(ATTEMPTS):
+        shape = Mesh(*reduced(mesh.vertices, mesh.faces, wanted))
+        try:
+            shape = make_watertight(shape) if watertight else shape
+        except ReconstructionError:
+            break
+        extra = len(shape.faces) - triangles
+        if extra <= 0:
+            return shape
+        wanted = max(wanted - extra, FEWEST)
+    raise ReconstructionError(
+        f"the mesh of {len(mesh.faces)} triangles cannot be closed with {triangles}; ask for more"
+    )

@@ -1,0 +1,142 @@
+"""Fewer triangles for the same shape, with its colors.
+
+The triangles are merged by quadric error (Garland and Heckbert 1997), as the library
+`fast-simplification` does it. It knows positions only, so the colors are carried over afterwards.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import numpy as np
+from scipy.sparse import csr_array, diags_array, eye_array
+from scipy.sparse.linalg import cg
+
+from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.mesh.formats import vertex_colors
+from sam3d_nb.mesh.mesh import Mesh
+from sam3d_nb.mesh.nearest import Surface
+from sam3d_nb.mesh.topology import face_normals, open_edges, weld, without_twins
+
+FEWEST = 4  # triangles of a closed surface
+HOLD = 0.1  # weight of a vertex's own place, in what the source's vertices weigh on average
+_ONE_AT_A_TIME = Lock()  # the library keeps the mesh in global variables
+
+
+def simplify(mesh: Mesh, triangles: int) -> Mesh:
+    """Return the mesh with at most `triangles` triangles, of the same shape as well as they can.
+
+    Vertices at the same place are joined first. Open borders keep their outline where there are
+    triangles enough for that. Vertex colors are fitted to those of the mesh; colors finer than
+    the new triangles are lost, unless they are baked into a texture (`finish`). A texture becomes
+    vertex colors. A mesh that is small enough is returned as it is.
+
+    Raises InputError where `triangles` is no whole number of at least 4, ReconstructionError
+    where the mesh cannot be cut down so far.
+    """
+    check_count(triangles)
+    if len(mesh.faces) <= triangles:
+        return mesh
+    shape = Mesh(*reduced(mesh.vertices, mesh.faces, triangles))
+    return Mesh(shape.vertices, shape.faces, fitted_colors(mesh, shape))
+
+
+def check_count(triangles: int) -> None:
+    """Raise InputError unless `triangles` is a number of triangles that a mesh can be cut to."""
+    whole = isinstance(triangles, int | np.integer) and not isinstance(triangles, bool)
+    if not whole or triangles < FEWEST:
+        raise InputError(
+            f"a mesh can be simplified to a whole number of triangles from {FEWEST} up, "
+            f"not to {triangles!r}"
+        )
+
+
+def reduced(
+    vertices: np.ndarray, faces: np.ndarray, triangles: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices (V', 3) and at most `triangles` faces (F', 3) of about the same shape.
+
+    Raises ReconstructionError where no or too many triangles are left.
+    """
+    vertices, faces, _ = weld(vertices, faces)
+    if len(faces) <= triangles:
+        return vertices, faces
+    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+    size = (high - low).max()
+    unit = (vertices - low) / size  # the library's error bounds are absolute
+    border = len(open_edges(faces))
+    found = unit, faces
+    for keep_border in (True, False) if border and border < triangles / 2 else (False,):
+        found = _collapse(unit, faces, triangles, keep_border)
+        if len(found[1]) <= triangles:
+            break
+    if len(found[1]) > triangles:
+        raise ReconstructionError(
+            f"the mesh of {len(faces)} triangles is too tangled to get below {len(found[1])}, and "
+            f"{triangles} were asked for; ask for more, or make it watertight first"
+        )
+    if not len(found[1]):
+        raise ReconstructionError(
+            f"nothing is left of the mesh of {len(faces)} triangles with {triangles}; ask for more"
+        )
+    return found[0] * size + low, found[1]
+
+
+def _collapse(
+    vertices: np.ndarray, faces: np.ndarray, triangles: int, keep_border: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    import fast_simplification
+
+    with _ONE_AT_A_TIME:
+        points, found = fast_simplification.simplify(
+            np.ascontiguousarray(vertices, dtype=np.float64),
+            np.ascontiguousarray(faces, dtype=np.int32),
+            target_count=int(triangles),
+            preserve_border=keep_border,
+        )
+    found = without_twins(np.asarray(found, dtype=np.int64))
+    return weld(np.asarray(points), found)[:2]
+
+
+def fitted_colors(source: Mesh, shape: Mesh) -> np.ndarray | None:
+    """Return vertex colors (V, 3) of `shape` that come closest to the colors of `source`.
+
+    Least squares over the source's vertices, weighted by area: what `shape` shows at the place
+    closest to each of them against its color. Where few or none are near, the color at the
+    vertex's own place counts. None where the source has no colors.
+    """
+    wanted = vertex_colors(source)
+    if wanted is None:
+        return None
+    surface = Surface(source)
+    own = surface.colors(surface.closest(shape.vertices, shape.normals))  # (V, 3)
+    corner = np.linalg.norm(face_normals(source.vertices, source.faces), axis=1)
+    area = np.bincount(
+        source.faces.reshape(-1), np.repeat(corner, 3), minlength=len(source.vertices)
+    )
+    kept = np.flatnonzero(area > 0)
+    weight = area[kept] / area.mean()
+    place = Surface(shape).closest(source.vertices[kept], source.normals[kept])
+    shown = csr_array(
+        (
+            place.weights.reshape(-1),
+            shape.faces[place.face].reshape(-1),
+            np.arange(len(kept) + 1) * 3,
+        ),
+        shape=(len(kept), len(shape.vertices)),
+    )  # colors at the places = shown @ vertex colors
+    weighted = (diags_array(weight) @ shown).T.tocsr()
+    square = weighted @ shown
+    hold = HOLD * square.diagonal().mean()
+    system = square + hold * eye_array(len(shape.vertices))
+    fitted = [
+        cg(
+            system,
+            weighted @ wanted[kept, k] + hold * own[:, k],
+            x0=own[:, k],
+            rtol=1e-4,
+            maxiter=100,
+        )
+        for k in range(3)
+    ]
+    return np.stack([channel for channel, _ in fitted], axis=1).clip(0, 1)
