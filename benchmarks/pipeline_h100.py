@@ -96,6 +96,8 @@ CASES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     device = torch.device(options.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)  # some functions want a number
     dtype = getattr(torch, options.dtype)
     config = SMALL if options.small else RELEASED
     print("making stand-in weights ...", file=sys.stderr, flush=True)

@@ -265,6 +265,31 @@ def test_auto_is_staged_below_16_gb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_plan(torch.device("cuda")) == "resident"
 
 
+def test_a_cap_on_the_process_and_other_programs_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, int] = {"free": 20, "total": 80, "reserved": 5, "cap": 80}
+
+    def of_index(answer: Callable[[], Any]) -> Callable[[int], Any]:
+        def function(device: int) -> Any:
+            assert type(device) is int  # as torch wants it
+            return answer()
+
+        return function
+
+    patched = {
+        "current_device": lambda: 0,
+        "mem_get_info": of_index(lambda: (told["free"] * 10**9, told["total"] * 10**9)),
+        "memory_reserved": of_index(lambda: told["reserved"] * 10**9),
+        "get_per_process_memory_fraction": of_index(lambda: told["cap"] / told["total"]),
+    }
+    for name, function in patched.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    cuda = torch.device("cuda")
+    assert memory.available(cuda) == 25 * 10**9
+    told["cap"] = 8
+    assert memory.available(torch.device("cuda", 0)) == 8 * 10**9
+    assert choose_plan(cuda) == "staged"
+
+
 def test_the_host_is_at_most_one_step_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 

@@ -130,9 +130,10 @@ def choose_plan(device: torch.device) -> str:
 def available(device: torch.device) -> int:
     """Return the bytes of memory that can be ours, what we have already included."""
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        limit = int(total * torch.cuda.get_per_process_memory_fraction(device))
-        return min(free + torch.cuda.memory_reserved(device), limit)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        free, total = torch.cuda.mem_get_info(index)
+        limit = int(total * torch.cuda.get_per_process_memory_fraction(index))
+        return min(free + torch.cuda.memory_reserved(index), limit)
     if device.type == "mps":
         return torch.mps.recommended_max_memory()
     return psutil.virtual_memory().available
