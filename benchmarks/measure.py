@@ -1,5 +1,6 @@
 """Timing, memory and floating-point operations of one function, and the limits of the device."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,12 @@ class Work:
     def total(self) -> int:
         """All operations."""
         return self.matrix + self.attention
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.matrix + other.matrix, self.attention + other.attention)
+
+    def __rmul__(self, times: int) -> "Work":
+        return Work(times * self.matrix, times * self.attention)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ def measure(
 ) -> Timing:
     """Time the first call, then `warmup` calls that do not count, then `runs` calls that do."""
     cuda = device.type == "cuda"
+    gc.collect()
     if cuda:
         torch.cuda.empty_cache()
     first = seconds(run, device)
@@ -95,7 +103,8 @@ def measure(
 def count_work(run: Callable[[], object]) -> Work:
     """Count the operations of one run on the plain paths, since fused kernels hide theirs.
 
-    Products are counted as executed there, padding included.
+    Products are counted as executed there, padding included. The counter keeps tensors of the run
+    alive until it ends, so count a long run in parts.
     """
     aten = torch.ops.aten
     formulas: dict[Any, Any] = {
@@ -103,7 +112,8 @@ def count_work(run: Callable[[], object]) -> Work:
         torch.ops.torch_attn._varlen_attn: _varlen_attention,
     }
     plain = patch.object(kernels, "_is_half_inference", return_value=False)
-    with plain, FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    with plain, counter:
         run()
     counts = counter.get_flop_counts().get("Global", {})
     attended = sum(

@@ -9,9 +9,11 @@ on the meaningless field, which crosses nearly every cell, and on a field of tha
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
+from field import shape_distance, with_distance
 from torch import Tensor, nn
 from torch.nn import functional as F
 from voxels import timing_voxels
@@ -36,7 +38,7 @@ from sam3d_nb.model.latent_flow import (
 from sam3d_nb.model.mesh_decoder import MeshDecoder, build_mesh_decoder
 from sam3d_nb.model.moge import build_moge
 from sam3d_nb.model.pointmap import tokens_at_level
-from sam3d_nb.model.sampler import Latents, Step, sample, schedule
+from sam3d_nb.model.sampler import Latents, Step, Velocity, sample, schedule
 from sam3d_nb.model.splat_decoder import build_splat_decoder
 from sam3d_nb.model.structure_decoder import build_structure_decoder
 from sam3d_nb.model.structure_flow import (
@@ -45,10 +47,11 @@ from sam3d_nb.model.structure_flow import (
     build_structure_flow,
     draw_noise,
 )
-from sam3d_nb.model.surface import SDF, VoxelFeatures, mesh_from_features
+from sam3d_nb.model.surface import mesh_from_features
 from sam3d_nb.model.vision import VisionTransformer
 
 Run = Callable[[], object]
+Parts = list[tuple[int, Run]]  # a run as parts, and how often each of them runs
 M = TypeVar("M", bound=nn.Module)
 STAGE1_TOKENS, STAGE2_TOKENS = 7528, 5496
 PHOTO = (768, 1024)  # px, height and width of the photo for the point map
@@ -60,7 +63,7 @@ class Setting:
 
     device: torch.device
     dtype: torch.dtype
-    mode: str = "eager"  # or "accelerated", for stage 1
+    mode: str = "eager"  # or "accelerated", for the flows
     small: bool = False  # tiny configurations, for tests
     steps: int = 25
 
@@ -81,6 +84,7 @@ class Stage:
     name: str
     build: Callable[[Setting], Run]
     accelerates: bool = False  # has the mode "accelerated" as well
+    parts: Callable[[Setting], Parts] | None = None  # of a long run
     goal: float | None = None  # seconds on an H100
     official: float | None = None  # seconds of the official code on an H100: float16, eager
     memory_goal: float | None = None  # GiB
@@ -169,6 +173,12 @@ def structure_flow(s: Setting) -> Run:
     return run
 
 
+def structure_parts(s: Setting) -> Parts:
+    flow, tokens, noise = _structure_flow(s)
+    steps = schedule(replace(config.STAGE1_SAMPLER, steps=s.steps))
+    return _parts(lambda: StructureVelocity(flow, tokens, steps), noise, steps)
+
+
 def structure_velocity(s: Setting) -> Run:
     """One plain evaluation, half-way."""
     flow, tokens, noise = _structure_flow(s)
@@ -183,6 +193,17 @@ def _structure_flow(s: Setting) -> tuple[StructureFlow, Tensor, Latents]:
     tokens = s.tokens(STAGE1_TOKENS, published.condition_width)
     noise = draw_noise(published, torch.Generator(s.device).manual_seed(2), device=s.device)
     return flow, tokens, noise
+
+
+def _parts(prepare: Callable[[], Velocity], noise: Latents, steps: tuple[Step, ...]) -> Parts:
+    """Split a sampling run into its preparation, its guided steps and its plain ones."""
+    velocity = prepare()
+    parts: Parts = [(1, prepare)]
+    for guided in (True, False):
+        kind = [step for step in steps if step.guided == guided]
+        if kind:
+            parts.append((len(kind), partial(velocity, noise, kind[0])))
+    return parts
 
 
 def _half_way(sampler: config.SamplerConfig) -> Step:
@@ -209,7 +230,8 @@ def voxels(s: Setting, resolution: int) -> Tensor:
 
 
 def latent_flow(s: Setting) -> Run:
-    flow, tokens, noise, coords = _latent_flow(s)
+    plain, tokens, noise, coords = _latent_flow(s)
+    flow = accelerate(plain) if s.mode == "accelerated" else plain
     sampler = replace(config.STAGE2_SAMPLER, steps=s.steps)
 
     def run() -> Tensor:
@@ -219,6 +241,13 @@ def latent_flow(s: Setting) -> Run:
         return latents[LATENT]
 
     return run
+
+
+def latent_parts(s: Setting) -> Parts:
+    flow, tokens, noise, coords = _latent_flow(s)
+    steps = schedule(replace(config.STAGE2_SAMPLER, steps=s.steps))
+    grid = Grid(coords, flow.config.resolution)
+    return _parts(lambda: LatentVelocity(flow, tokens, grid, steps), noise, steps)
 
 
 def latent_velocity(s: Setting) -> Run:
@@ -285,36 +314,13 @@ def mesh_of_shape(s: Setting) -> Run:
     return run
 
 
-def with_distance(head: VoxelFeatures, distance: Tensor) -> VoxelFeatures:
-    """Evaluate the last layer as ever, but replace the signed distance (N, 8)."""
-
-    def evaluate(rows: Tensor, channels: slice) -> Tensor:
-        values = head(rows, channels)
-        return distance[rows] if channels == SDF else values
-
-    return evaluate
-
-
-def shape_distance(fine: Grid) -> Tensor:
-    """Return a smooth field that is negative two voxels inside the set, (N, 8)."""
-    side = fine.resolution
-    x, y, z = fine.xyz.long().unbind(1)
-    inside = torch.zeros(1, 1, side, side, side, device=fine.device)
-    inside[0, 0, x, y, z] = 1
-    for _ in range(4):
-        inside = F.avg_pool3d(inside, 3, stride=1, padding=1)
-    points = F.avg_pool3d(inside, 2, stride=1, padding=1)[0, 0]  # (side + 1)³: at the vertices
-    corners = [points[x + (c & 1), y + (c >> 1 & 1), z + (c >> 2 & 1)] for c in range(8)]
-    return 0.8 - torch.stack(corners, dim=1)
-
-
 STAGES = (
     Stage("point map (MoGe)", point_map),
     Stage("eight DINOv2 passes", eight_passes, official=0.067),
     Stage("condition tokens of both stages", both_stages_tokens),
-    Stage("stage-1 flow", structure_flow, accelerates=True, goal=0.70, official=2.59),
+    Stage("stage-1 flow", structure_flow, True, structure_parts, goal=0.70, official=2.59),
     Stage("sparse-structure decoder", structure_decoder, official=0.007),
-    Stage("stage-2 flow", latent_flow, goal=0.55, official=1.87),
+    Stage("stage-2 flow", latent_flow, True, latent_parts, goal=0.55, official=1.87),
     Stage(
         "gaussian decoder, 32", splat_decoder(config.SPLAT_DECODER_32), goal=0.05, official=0.147
     ),

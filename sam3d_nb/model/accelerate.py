@@ -1,34 +1,52 @@
-"""Stage 1 faster on CUDA: steps replayed from CUDA graphs, the two streams side by side.
+"""Flows faster on CUDA: steps replayed from CUDA graphs, stage 1's two streams side by side.
 
     flow = accelerate(build_structure_flow(dtype=torch.float16, device="cuda"))
     for step, latents in sample_structure(flow, tokens, noise): ...
 
-A step has a thousand kernels, half of them for the four layout tokens and far shorter than their
-launch. A graph launches all of them at once, and the layout runs beside the shape, on a second
-CUDA stream. Stage 2 has half as many and longer ones; replaying them gained nothing.
+A graph launches all kernels of a step at once. In stage 1, half of a thousand are for the four
+layout tokens and far shorter than their launch; they run beside the shape's, on a second CUDA
+stream. Off CUDA every step runs as it is.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.grid import Grid
+from sam3d_nb.model.latent_flow import Condition as LatentCondition
+from sam3d_nb.model.latent_flow import LatentFlow, LatentModulation
 from sam3d_nb.model.layers import Modulation
 from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.structure_blocks import LAYOUT, SHAPE
 from sam3d_nb.model.structure_flow import Condition, StructureFlow
 
 
-def accelerate(flow: StructureFlow) -> "AcceleratedStructureFlow":
+@overload
+def accelerate(flow: StructureFlow) -> "AcceleratedStructureFlow": ...
+@overload
+def accelerate(flow: LatentFlow) -> "AcceleratedLatentFlow": ...
+def accelerate(flow: Any) -> Any:
     """Return `flow` with its steps replayed from CUDA graphs, on the device where it is.
 
-    The first step of a kind (guided or not) runs as it is, the second is captured, all others are
-    replayed, also in later requests of the same sizes. Off CUDA every step runs as it is.
+    The first step of a kind (guided or not) runs as it is. Then the kind is captured, and replayed
+    from there on: in stage 1 also in later requests of the same sizes, in stage 2 until the next
+    request, whose voxels are others.
     """
-    return AcceleratedStructureFlow(flow)
+    if isinstance(flow, StructureFlow):
+        return AcceleratedStructureFlow(flow)
+    return AcceleratedLatentFlow(flow)
+
+
+@cache
+def side_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """Return the streams for captures and for the layout; libraries keep memory for each."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
 
 
 class Captured(NamedTuple):
@@ -40,11 +58,19 @@ class Captured(NamedTuple):
 
 
 class StepGraphs:
-    """The graphs of a function, one for each kind of step."""
+    """The graphs of a function, one for each kind of step.
 
-    def __init__(self, device: torch.device) -> None:
-        self._captured: dict[Hashable, Captured | None] = {}
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    A capture takes the host about as long as a step. `patient` graphs are captured only while that
+    delays nothing.
+    """
+
+    def __init__(self, device: torch.device, *, patient: bool = False) -> None:
+        self.patient = patient
+        self._stream = side_streams(device)[0] if device.type == "cuda" else None
+        self._known: set[Hashable] = set()  # kinds that ran
+        self._captured: dict[Hashable, Captured] = {}
+        self._pool_owner: torch.cuda.CUDAGraph | None = None
+        self._ends: deque[torch.cuda.Event] = deque(maxlen=2)  # of the last two steps
 
     def run(self, kind: Hashable, step: Callable[..., Any], *inputs: Tensor) -> Any:
         """Return `step(*inputs)`; tensors in it last until the next call.
@@ -53,23 +79,42 @@ class StepGraphs:
         """
         if self._stream is None or torch.is_grad_enabled():
             return step(*inputs)
-        if kind not in self._captured:
-            self._captured[kind] = None
-            return self._beside(self._stream, step, *inputs)
-        captured = self._captured[kind]
-        if captured is None:
-            captured = self._captured[kind] = self._capture(self._stream, step, *inputs)
+        if kind in self._known and kind not in self._captured and self._may_capture():
+            self._captured[kind] = self._capture(self._stream, step, *inputs)
+        if kind in self._captured:
+            outputs = self._replay(self._captured[kind], *inputs)
+        else:
+            self._known.add(kind)
+            outputs = self._beside(self._stream, step, *inputs)
+        self._ends.append(torch.cuda.current_stream(self._stream.device).record_event())
+        return outputs
+
+    def forget(self) -> None:
+        """Drop all graphs; their memory stays for the next ones."""
+        self._known.clear()
+        self._captured.clear()
+        self._ends.clear()
+
+    def close(self) -> None:
+        """Drop all graphs and give their memory back."""
+        self.forget()
+        if self._pool_owner is not None:
+            self._pool_owner = None
+            torch.cuda.empty_cache()
+
+    def _may_capture(self) -> bool:
+        """Say whether the device has more than a step to do yet, or waits for the host anyway."""
+        if not self.patient:
+            return True
+        busy = [not end.query() for end in self._ends]
+        return busy == [True, True] or not any(busy)
+
+    @staticmethod
+    def _replay(captured: Captured, *inputs: Tensor) -> Any:
         for own, given in zip(captured.inputs, inputs, strict=True):
             own.copy_(given)
         captured.graph.replay()
         return captured.outputs
-
-    def clear(self) -> None:
-        """Forget all graphs and give their memory back."""
-        if any(self._captured.values()):
-            self._captured.clear()
-            torch.cuda.empty_cache()
-        self._captured.clear()
 
     def _beside(self, stream: torch.cuda.Stream, step: Callable[..., Any], *inputs: Tensor) -> Any:
         """Run on the stream of the captures, so that libraries set up what they need there."""
@@ -87,15 +132,15 @@ class StepGraphs:
     ) -> Captured:
         """Record the step, without the pause for clean-up that `torch.cuda.graph` makes."""
         own = tuple(tensor.clone() for tensor in inputs)
-        others = [c.graph.pool() for c in self._captured.values() if c is not None]
-        pool = others[0] if others else torch.cuda.graph_pool_handle()  # they run one at a time
-        graph = torch.cuda.CUDAGraph()
+        owner, graph = self._pool_owner, torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle() if owner is None else owner.pool()  # one for all
         with torch.cuda.stream(stream):
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 outputs = step(*own)
             finally:
                 graph.capture_end()
+        self._pool_owner = graph
         return Captured(graph, own, outputs)
 
 
@@ -110,7 +155,7 @@ class AcceleratedStructureFlow:
         device = next(flow.parameters()).device
         self.flow, self.config = flow, flow.config
         self._graphs = StepGraphs(device)
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side = side_streams(device)[1] if device.type == "cuda" else None
         self._condition: Condition | None = None  # in buffers that stay where they are
         self._built_for: object = None  # sizes and addresses in the graphs
 
@@ -136,7 +181,7 @@ class AcceleratedStructureFlow:
     def close(self) -> None:
         """Free the graphs and the condition; the flow itself stays."""
         self._condition = None
-        self._graphs.clear()
+        self._graphs.close()
 
     def __call__(
         self,
@@ -208,6 +253,56 @@ def side_by_side(
         shape = block.advance(SHAPE, shape, m, q, own, c[SHAPE], guided=guided)
     main.wait_stream(side)
     return flow.decode(shape, layout)
+
+
+class AcceleratedLatentFlow:
+    """A `LatentFlow` whose steps are replayed; made by `accelerate`.
+
+    Graphs belong to one condition and one grid. Launching a step takes the host about as long as
+    the device needs for it, so steps are captured while the device is behind, or starves.
+    """
+
+    def __init__(self, flow: LatentFlow) -> None:
+        self.flow, self.config = flow, flow.config
+        self._graphs = StepGraphs(next(flow.parameters()).device, patient=True)
+        self._served: tuple[LatentCondition, Grid] | None = None
+
+    def prepare(self, tokens: Tensor) -> LatentCondition:
+        """Begin a request; see `LatentFlow.prepare`."""
+        self._served = None
+        self._graphs.forget()
+        return self.flow.prepare(tokens)
+
+    def modulation(self, t: Tensor) -> LatentModulation:
+        """See `LatentFlow.modulation`."""
+        return self.flow.modulation(t)
+
+    def close(self) -> None:
+        """Free the graphs and the last condition; the flow itself stays."""
+        self._served = None
+        self._graphs.close()
+
+    def __call__(
+        self,
+        x: Tensor,  # (N, channels)
+        modulation: LatentModulation,  # S = 1, or B without `guided`
+        condition: LatentCondition,
+        grid: Grid,
+        *,
+        guided: bool = False,
+    ) -> Tensor:
+        """Return what `LatentFlow` does, in a tensor that the next call overwrites."""
+        self.flow.check(x, modulation, condition, grid, guided=guided)
+        if self._served is None or self._served[0] is not condition or self._served[1] is not grid:
+            self._graphs.forget()
+            self._served = condition, grid
+
+        def step(x: Tensor, blocks: Tensor, *residual: Tensor) -> Tensor:
+            rows = LatentModulation(blocks, residual)
+            return self.flow(x, rows, condition, grid, guided=guided)
+
+        kind = (guided, modulation.blocks.shape[0])
+        return self._graphs.run(kind, step, x, modulation.blocks, *modulation.residual)
 
 
 def tensors(nested: Any) -> Iterator[Tensor]:

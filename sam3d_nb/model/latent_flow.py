@@ -9,7 +9,7 @@ pass, and computed with it.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class LatentFlow(nn.Module):
         With `guided` the result is (2 N, channels): the velocity with the condition, then that
         with tokens that are all zero. Raises `InputError` for shapes that do not go together.
         """
-        self._check(x, modulation, condition, grid, guided=guided)
+        self.check(x, modulation, condition, grid, guided=guided)
         mods = modulation.residual
         x = self.input_layer(x.to(self.input_layer.weight.dtype)).to(linear_dtype(self.blocks))
         first, second = self.input_blocks
@@ -138,7 +138,7 @@ class LatentFlow(nn.Module):
         passes = h.unflatten(0, (-1, len(grid.items)))  # (1 or 2, B, longest item, C)
         return torch.cat([parents.unpad_items(one) for one in passes])
 
-    def _check(
+    def check(
         self,
         x: Tensor,
         modulation: LatentModulation,
@@ -147,6 +147,7 @@ class LatentFlow(nn.Module):
         *,
         guided: bool,
     ) -> None:
+        """Raise `InputError` unless the arguments of `forward` go together."""
         if grid.resolution != self.config.resolution:
             raise InputError(
                 f"the grid has resolution {grid.resolution}, the flow {self.config.resolution}"
@@ -159,11 +160,37 @@ class LatentFlow(nn.Module):
             raise InputError(f"modulation for {modulation.blocks.shape[0]} times, {items} items")
 
 
+class LatentNetwork(Protocol):
+    """What the sampler needs of a flow: `LatentFlow`, or one that replays its steps."""
+
+    config: LatentFlowConfig
+
+    def prepare(self, tokens: Tensor) -> Condition:
+        """See `LatentFlow.prepare`."""
+        ...
+
+    def modulation(self, t: Tensor) -> LatentModulation:
+        """See `LatentFlow.modulation`."""
+        ...
+
+    def __call__(
+        self,
+        x: Tensor,
+        modulation: LatentModulation,
+        condition: Condition,
+        grid: Grid,
+        *,
+        guided: bool = False,
+    ) -> Tensor:
+        """See `LatentFlow.forward`."""
+        ...
+
+
 class LatentVelocity:
     """The flow with one request's condition, times and voxels, as the sampler calls it."""
 
     def __init__(
-        self, flow: LatentFlow, tokens: Tensor, grid: Grid, steps: tuple[Step, ...]
+        self, flow: LatentNetwork, tokens: Tensor, grid: Grid, steps: tuple[Step, ...]
     ) -> None:
         self.flow = flow
         self.grid = grid
@@ -201,7 +228,7 @@ def draw_noise(grid: Grid, channels: int = 8, generator: torch.Generator | None 
 
 @torch.no_grad()
 def sample_latent(
-    flow: LatentFlow,
+    flow: LatentNetwork,
     tokens: Tensor,  # (1, L, condition width)
     grid: Grid,  # N voxels
     noise: Tensor,  # (1, N, channels), see `draw_noise`

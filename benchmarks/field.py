@@ -1,0 +1,31 @@
+"""A field with a meaningful surface, in place of what stand-in weights decode to."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sam3d_nb.model.grid import Grid
+from sam3d_nb.model.surface import SDF, VoxelFeatures
+
+
+def with_distance(head: VoxelFeatures, distance: Tensor) -> VoxelFeatures:
+    """Evaluate the last layer as ever, but replace the signed distance (N, 8)."""
+
+    def evaluate(rows: Tensor, channels: slice) -> Tensor:
+        values = head(rows, channels)
+        return distance[rows] if channels == SDF else values
+
+    return evaluate
+
+
+def shape_distance(fine: Grid) -> Tensor:
+    """Return a smooth field that is negative two voxels inside the set, (N, 8)."""
+    side = fine.resolution
+    x, y, z = fine.xyz.long().unbind(1)
+    inside = torch.zeros(1, 1, side, side, side, device=fine.device)
+    inside[0, 0, x, y, z] = 1
+    for _ in range(4):
+        inside = F.avg_pool3d(inside, 3, stride=1, padding=1)
+    points = F.avg_pool3d(inside, 2, stride=1, padding=1)[0, 0]  # (side + 1)³: at the vertices
+    corners = [points[x + (c & 1), y + (c >> 1 & 1), z + (c >> 2 & 1)] for c in range(8)]
+    return 0.8 - torch.stack(corners, dim=1)
