@@ -56,7 +56,8 @@ def report(example: Example, run: Run) -> str:
     """Return an HTML page about one run; pictures and files are named relative to its folder."""
     result = run.result
     source = result.provenance
-    note = NOTES.get(source.model) or MODELS[source.model].description
+    known = MODELS.get(source.model)
+    note = NOTES.get(source.model) or (known.description if known else "a model of your own")
     facts = {
         "object": f"{result.name}, mask {source.mask_index} of example {example.name}",
         "photo": str(example.info.get("source", "source unknown")),

@@ -159,7 +159,7 @@ class Stages:
             decoder = self.store.get("structure_decoder", self.device)
             logits = decode_structure(decoder, latents[structure_flow.SHAPE])
         voxels = self.find_voxels(logits, generator)
-        preview, side = voxels.coords[:, 1:].cpu().numpy(), logits.shape[-1]
+        preview, side = voxels.coords[:, 1:].cpu().numpy().copy(), logits.shape[-1]
         yield SparseStructureEvent(1.0, steps, steps, preview, side)
         return latents, voxels
 
