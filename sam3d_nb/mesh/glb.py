@@ -41,16 +41,36 @@ class Node:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
-def encode_glb(nodes: Sequence[Node]) -> bytes:
+@dataclass(frozen=True)
+class Viewpoint:
+    """A perspective camera of a file, which looks along its -z axis with y up.
+
+    pose: carries its frame into the file's. field_of_view: vertical, in radians. aspect: width
+    over height of the picture.
+    """
+
+    pose: Pose
+    field_of_view: float
+    aspect: float
+    name: str = "camera"
+
+
+def encode_glb(
+    nodes: Sequence[Node],
+    viewpoint: Viewpoint | None = None,
+    extras: dict[str, Any] | None = None,
+) -> bytes:
     """Return the bytes of a GLB file that shows `nodes`.
 
-    Textures are embedded as PNG; a texture takes the place of vertex colors. Raises InputError
-    where a mesh has no triangles.
+    extras: plain data about the whole. Textures are embedded as PNG; a texture takes the place of
+    vertex colors. Raises InputError where a mesh has no triangles.
     """
     writer = _Writer()
     for node in nodes:
         writer.add(node)
-    return writer.finish()
+    if viewpoint is not None:
+        writer.look_from(viewpoint)
+    return writer.finish(extras or {})
 
 
 class _Writer:
@@ -139,26 +159,40 @@ class _Writer:
             "mesh": self.put("meshes", {"name": node.name, "primitives": [primitive]}),
         }
         if node.pose is not None:
-            w, x, y, z = node.pose.rotation
-            entry |= {
-                "rotation": [x, y, z, w],
-                "translation": list(node.pose.translation),
-                "scale": list(node.pose.scale),
-            }
+            entry |= _transform(node.pose)
         if node.extras:
             entry["extras"] = node.extras
         self.put("nodes", entry)
 
-    def finish(self) -> bytes:
+    def look_from(self, viewpoint: Viewpoint) -> None:
+        """Append a node with a camera."""
+        lens = {"yfov": viewpoint.field_of_view, "aspectRatio": viewpoint.aspect, "znear": 0.01}
+        camera = {"name": viewpoint.name, "type": "perspective", "perspective": lens}
+        number = self.put("cameras", camera)
+        place = _transform(viewpoint.pose)
+        self.put("nodes", {"name": viewpoint.name, "camera": number} | place)
+
+    def finish(self, extras: dict[str, Any]) -> bytes:
         """Return the file."""
+        scene = {"nodes": list(range(len(self.lists["nodes"])))}
         document = {
             "asset": {"version": "2.0", "generator": f"sam3d_nb {__version__}"},
             "scene": 0,
-            "scenes": [{"nodes": list(range(len(self.lists["nodes"])))}],
+            "scenes": [scene | ({"extras": extras} if extras else {})],
             **self.lists,
             "buffers": [{"byteLength": len(self.binary)}],
         }
         return pack_glb(document, bytes(self.binary))
+
+
+def _transform(pose: Pose) -> dict[str, list[float]]:
+    """Return a pose as the transform of a node."""
+    w, x, y, z = pose.rotation
+    return {
+        "rotation": [x, y, z, w],
+        "translation": list(pose.translation),
+        "scale": list(pose.scale),
+    }
 
 
 def encode_png(texture: np.ndarray) -> bytes:

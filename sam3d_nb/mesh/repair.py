@@ -49,7 +49,7 @@ def fill_holes(mesh: Mesh, *, longest: float | None = None) -> Mesh:
     lids = _lids(rows, faces, loops, longest)
     if lids is None:
         return mesh
-    return _mesh(mesh, lids[0], np.concatenate([faces, lids[1]]))
+    return _mesh(lids[0], np.concatenate([faces, lids[1]]))
 
 
 def make_watertight(mesh: Mesh) -> Mesh:
@@ -58,13 +58,15 @@ def make_watertight(mesh: Mesh) -> Mesh:
     Where more than two faces meet along an edge, or along a one-sided surface, they are cut
     apart, by 1e-5 of the longest side; holes are closed; what encloses no volume is dropped. A
     texture becomes vertex colors. Surfaces may still pass through each other. A mesh that is
-    watertight already is returned as it is.
+    watertight already is returned as it is; only vertices at the same place are joined, unless
+    they are the seams of a texture.
 
     Raises ReconstructionError where nothing is left, as of a flat sheet.
     """
     rows, faces = _rows(mesh)
     if topology(mesh).watertight and facing_out(rows[:, :3], faces) is faces:
-        return mesh
+        seams_only = mesh.texture is not None or len(rows) == len(mesh.vertices)
+        return mesh if seams_only else _mesh(rows, faces)
     faces = without_twins(faces)
     faces = oriented(rows[:, :3], faces)
     while True:  # ends, since every round but the last takes faces away
@@ -79,7 +81,7 @@ def make_watertight(mesh: Mesh) -> Mesh:
         rows, faces = closed[0], np.concatenate([faces, closed[1]])
     faces = without_sheets(rows[:, :3], faces)
     faces = facing_out(rows[:, :3], faces)
-    result = _mesh(mesh, _moved_apart(rows, faces), faces)
+    result = _mesh(_moved_apart(rows, faces), faces)
     if not topology(result).watertight:
         raise ReconstructionError(
             f"the mesh of {len(mesh.faces)} triangles encloses no volume, so it cannot be made "
@@ -96,7 +98,7 @@ def _rows(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(columns, axis=1).astype(np.float64), faces
 
 
-def _mesh(source: Mesh, rows: np.ndarray, faces: np.ndarray) -> Mesh:
+def _mesh(rows: np.ndarray, faces: np.ndarray) -> Mesh:
     """Return the mesh of rows as `_rows` has them, without those that no face uses."""
     used, compact = np.unique(faces, return_inverse=True)
     rows = rows[used]

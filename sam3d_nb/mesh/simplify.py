@@ -58,28 +58,28 @@ def reduced(
 
     Raises ReconstructionError where no or too many triangles are left.
     """
+    count = len(faces)
     vertices, faces, _ = weld(vertices, faces)
-    if len(faces) <= triangles:
-        return vertices, faces
-    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
-    size = (high - low).max()
-    unit = (vertices - low) / size  # the library's error bounds are absolute
-    border = len(open_edges(faces))
-    found = unit, faces
-    for keep_border in (True, False) if border and border < triangles / 2 else (False,):
-        found = _collapse(unit, faces, triangles, keep_border)
-        if len(found[1]) <= triangles:
-            break
-    if len(found[1]) > triangles:
+    if len(faces) > triangles:
+        low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+        size = (high - low).max()
+        unit = (vertices - low) / size  # the library's error bounds are absolute
+        border = len(open_edges(faces))
+        for keep_border in (True, False) if 0 < border < triangles / 2 else (False,):
+            found = _collapse(unit, faces, triangles, keep_border)
+            if len(found[1]) <= triangles:
+                break
+        vertices, faces = found[0] * size + low, found[1]
+    if len(faces) > triangles:
         raise ReconstructionError(
-            f"the mesh of {len(faces)} triangles is too tangled to get below {len(found[1])}, and "
+            f"the mesh of {count} triangles is too tangled to get below {len(faces)}, and "
             f"{triangles} were asked for; ask for more, or make it watertight first"
         )
-    if not len(found[1]):
+    if not len(faces):
         raise ReconstructionError(
-            f"nothing is left of the mesh of {len(faces)} triangles with {triangles}; ask for more"
+            f"nothing is left of the mesh of {count} triangles with {triangles}; ask for more"
         )
-    return found[0] * size + low, found[1]
+    return vertices, faces
 
 
 def _collapse(
