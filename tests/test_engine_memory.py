@@ -4,6 +4,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +291,7 @@ def test_a_cap_on_the_process_and_other_programs_count(monkeypatch: pytest.Monke
     assert choose_plan(cuda) == "staged"
 
 
-def test_the_host_is_at_most_one_step_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_is_at_most_two_steps_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     class FakeEvent:
@@ -305,9 +306,10 @@ def test_the_host_is_at_most_one_step_ahead(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     pace = Pace(torch.device("cuda"))
-    for _ in range(3):
+    for _ in range(4):
         pace()
-    assert calls == ["record 0", "wait 0", "record 1", "wait 1", "record 2"]
+    first = ["record 0", "record 1", "record 2", "wait 0"]
+    assert calls == [*first, "record 3", "wait 1"]
     calls.clear()
     Pace(torch.device("cpu"))()
     assert not calls
@@ -319,14 +321,20 @@ def test_accelerated_steps_give_the_same_bits_and_are_closed_when_cancelled(
     plain = Sam3dObjects(store).reconstruct(photo(), disc(), **QUICK)
     model = Sam3dObjects(store, accelerate=True)
     assert_same(model.reconstruct(photo(), disc(), **QUICK), plain)
-    accelerated = model._accelerated
-    assert accelerated is not None
-    closed: list[int] = []
-    monkeypatch.setattr(accelerated, "close", lambda: closed.append(1))
-    stream = model.stream(photo(), disc(), **QUICK)
-    next(e for e in stream if isinstance(e, SparseStructureEvent) and e.step == 1)
-    stream.close()
-    assert closed
+    flows = model._accelerated
+    assert set(flows) == {"structure_flow", "latent_flow"}
+    closed: list[str] = []
+    for name, flow in flows.items():
+        monkeypatch.setattr(flow, "close", partial(closed.append, name))
+    for kind in (SparseStructureEvent, StructuredLatentEvent):
+        stream = model.stream(photo(), disc(), **QUICK)
+        next(e for e in stream if isinstance(e, kind) and e.step == 1)
+        closed.clear()
+        stream.close()
+        assert closed == [{SparseStructureEvent: "structure_flow"}.get(kind, "latent_flow")]
+    closed.clear()
+    model.release()
+    assert sorted(closed) == ["latent_flow", "structure_flow"]
 
 
 # Loading

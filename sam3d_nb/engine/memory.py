@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,6 +18,8 @@ from sam3d_nb.weights.store import ModuleStore
 GIB = 2**30
 ROOMY = 15 * 10**9
 """Bytes of device memory from which all networks stay there; what a 16 GB card has left."""
+AHEAD = 2
+"""Steps that may be queued behind the one that runs, or is about to."""
 OPTIONAL = ("splat_decoder_4",)
 """Networks that are brought in only for those who ask."""
 
@@ -102,24 +105,24 @@ class Placement:
 
 
 class Pace:
-    """Keeps the host at most one step ahead of the device.
+    """Keeps the host at most two steps ahead of the device.
 
     Steps are queued faster than they run. Without this, progress would be over before the work
-    is, and a cancelled run would go on for all that is queued.
+    is, and a cancelled run would go on for all that is queued. (With less, the device would wait.)
     """
 
     def __init__(self, device: torch.device) -> None:
         self.on = device.type == "cuda"
-        self._before: torch.cuda.Event | None = None
+        self._queued: deque[torch.cuda.Event] = deque()
 
     def __call__(self) -> None:
-        """Call after queueing a step: waits for the step before it."""
+        """Call after queueing a step: waits for the one two before it."""
         if not self.on:
             return
-        if self._before is not None:
-            self._before.synchronize()
-        self._before = torch.cuda.Event()
-        self._before.record()
+        self._queued.append(torch.cuda.Event())
+        self._queued[-1].record()
+        if len(self._queued) > AHEAD:
+            self._queued.popleft().synchronize()
 
 
 def choose_plan(device: torch.device) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,11 @@ from sam3d_nb.events import (
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.model import latent_flow, structure_flow
-from sam3d_nb.model.accelerate import AcceleratedStructureFlow, accelerate
+from sam3d_nb.model.accelerate import (
+    AcceleratedLatentFlow,
+    AcceleratedStructureFlow,
+    accelerate,
+)
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.conditioning import condition_tokens
 from sam3d_nb.model.coords import Voxels, find_voxels
@@ -45,7 +49,7 @@ from sam3d_nb.model.pointmap import estimate_pointmap
 from sam3d_nb.model.preprocess import Moments, flip_frame, mask_tensor, prepare_inputs
 from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
-from sam3d_nb.model.structure_flow import StructureNetwork, sample_structure
+from sam3d_nb.model.structure_flow import sample_structure
 from sam3d_nb.pipeline import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.weights.store import ModuleStore
@@ -71,7 +75,7 @@ class Condition(NamedTuple):
 class Stages:
     """Networks on a device, and the stages that use them.
 
-    accelerate: replay the steps of stage 1 from CUDA graphs; None does so on CUDA where networks
+    accelerate: replay the steps of the flows from CUDA graphs; None does so on CUDA where networks
     are resident.
     """
 
@@ -89,12 +93,12 @@ class Stages:
         self.memory = Placement(store, device, memory)
         resident_on_cuda = device.type == "cuda" and not self.memory.staged
         self.accelerate = resident_on_cuda if accelerate is None else accelerate
-        self._accelerated: AcceleratedStructureFlow | None = None
+        self._accelerated: dict[str, AcceleratedStructureFlow | AcceleratedLatentFlow] = {}
 
     def release(self) -> None:
         """Free the memory of the device; the next reconstruction takes it again."""
-        if self._accelerated is not None:
-            self._accelerated.close()
+        for flow in self._accelerated.values():
+            flow.close()
         self.memory.clear()
 
     def estimate_depth(
@@ -150,7 +154,7 @@ class Stages:
         yield SparseStructureEvent(steps=steps)
         config = self.config.structure_flow
         noise = structure_flow.draw_noise(config, generator, device=self.device)
-        with self._structure_flow() as flow:
+        with self._flow("structure_flow") as flow:
             run = sample_structure(flow, tokens, noise, sampler)
             latents = yield from self._stepped(
                 run, lambda done: SparseStructureEvent(done / (steps + 1), done, steps)
@@ -190,8 +194,7 @@ class Stages:
         config = self.config.latent_flow
         grid = Grid(voxels.coords, config.resolution)
         noise = latent_flow.draw_noise(grid, config.channels, generator)
-        with self.memory.hold("latent_flow"):
-            flow = self.store.get("latent_flow", self.device)
+        with self._flow("latent_flow") as flow:
             run = sample_latent(flow, tokens, grid, noise, sampler)
             latent = yield from self._stepped(
                 run, lambda done: StructuredLatentEvent(done / steps, done, steps)
@@ -232,22 +235,22 @@ class Stages:
         return decoder.decode(latent, grid)
 
     @contextmanager
-    def _structure_flow(self) -> Iterator[StructureNetwork]:
-        """Have the stage-1 flow; what it keeps for the next request stays if there is room."""
-        with self.memory.hold("structure_flow"):
-            flow = self.store.get("structure_flow", self.device)
+    def _flow(self, name: str) -> Iterator[Any]:
+        """Have a flow; what it keeps for the next request stays if there is room."""
+        with self.memory.hold(name):
+            flow: Any = self.store.get(name, self.device)
             if not self.accelerate:
                 yield flow
                 return
-            if self._accelerated is None:
-                self._accelerated = accelerate(flow)
+            if name not in self._accelerated:
+                self._accelerated[name] = accelerate(flow)
             finished = False
             try:
-                yield self._accelerated
+                yield self._accelerated[name]
                 finished = True
             finally:
                 if not (finished and self.memory.roomy):
-                    self._accelerated.close()
+                    self._accelerated[name].close()
 
     def _stepped(
         self, run: Iterator[tuple[Step, State]], event: Callable[[int], Event]
