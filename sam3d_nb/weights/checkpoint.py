@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sam3d_nb.errors import WeightsError
+from sam3d_nb.weights.folder import shown
 from sam3d_nb.weights.tensorfile import open_tensors, read_header_and_metadata
 
 MAX_PICKLE = 64 * 2**20  # bytes of instructions; the tensors' bytes stand beside them
@@ -65,7 +66,8 @@ class Checkpoint:
         if container is not None:
             state = state.get(container) if isinstance(state, dict) else None
         if not isinstance(state, dict):
-            keys = sorted(map(str, self._content))[:8] if isinstance(self._content, dict) else []
+            known = self._content if isinstance(self._content, dict) else {}
+            keys = [shown(str(key)) for key in list(known)[:8]]
             raise WeightsError(
                 f"{self.path.name} has no state dict under {container!r}; it has the keys {keys}"
             )
@@ -103,20 +105,26 @@ def check_archive(path: Path) -> None:
     pickles = [record for record in records if record.filename.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1 or len(records) > MAX_RECORDS:
         raise WeightsError(f"{path.name} is no PyTorch checkpoint: it has no single data.pkl")
-    if pickles[0].file_size > MAX_PICKLE:
+    largest = max((r.file_size for r in records if not _is_tensor(r.filename)), default=0)
+    if largest > MAX_PICKLE:
         raise WeightsError(
-            f"{path.name} is refused: {pickles[0].file_size} bytes of pickle are more than "
-            f"{MAX_PICKLE}, and weights need less than one hundredth of that"
+            f"{path.name} is refused: a record of {largest} bytes that is no tensor, where weights "
+            f"need less than one hundredth of {MAX_PICKLE}"
         )
     end = 0
     for record in sorted(records, key=lambda record: record.header_offset):
         if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
-            raise WeightsError(f"{path.name} is refused: {record.filename!r} in it is compressed")
+            name = shown(record.filename)
+            raise WeightsError(f"{path.name} is refused: {name} in it is compressed")
         if record.header_offset < end:
             raise WeightsError(f"{path.name} is refused: records in it overlap")
         end = record.header_offset + record.file_size
     if end > start or start > size:
         raise WeightsError(f"{path.name} is damaged: records in it reach beyond its end")
+
+
+def _is_tensor(record: str) -> bool:
+    return record.split("/")[1:2] == ["data"]
 
 
 def _read_pickle(path: Path) -> Any:
@@ -125,10 +133,11 @@ def _read_pickle(path: Path) -> Any:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         refused = sorted(name for name in names if not _is_leftover(name))
         if refused:
+            named = ", ".join(map(shown, refused[:5]))
             raise WeightsError(
-                f"{path.name} is refused, nothing in it was run: it asks for "
-                f"{', '.join(refused[:5])}, which no weights need. Delete it, do not open it with "
-                "other programs, and download it again from the publisher"
+                f"{path.name} is refused, nothing in it was run: it asks for {named}, which no "
+                "weights need. Delete it, do not open it with other programs, and download it "
+                "again from the publisher"
             )
         with torch.serialization.safe_globals([(_placeholder(name), name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -137,10 +146,13 @@ def _read_pickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         text = " ".join(str(error).partition("WeightsUnpickler error:")[2].split()) or str(error)
         reason = text.partition(" Check the documentation")[0]
-        raise WeightsError(f"{path.name} is refused: {reason}; download it again") from error
+        raise WeightsError(
+            f"{path.name} is refused: {shown(reason, 300)}; download it again"
+        ) from error
     except Exception as error:  # whatever a malformed file makes the reader stumble over
         raise WeightsError(
-            f"{path.name} is damaged: {type(error).__name__}: {error}; download it again"
+            f"{path.name} is damaged: {type(error).__name__}: {shown(str(error), 300)}; download "
+            "it again"
         ) from error
 
 
@@ -168,7 +180,7 @@ def check_tensors(
     ):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            problems.append(f"{text}: {', '.join(sorted(names)[:5])}{more}")
+            problems.append(f"{text}: {', '.join(map(shown, sorted(names)[:5]))}{more}")
     for name in sorted(expected.keys() & found.keys()):
         tensor = found[name]
         if tuple(tensor.shape) != tuple(expected[name]):

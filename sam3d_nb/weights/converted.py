@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sam3d_nb.weights.tensorfile import Entry, entry_of, read_header
 
 CONFIG = "config.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+FLOATS = ("F16", "BF16", "F32")
 
 Vision = Mapping[str, Mapping[str, str]]
 """Embedder → place in it → piece, such as vision_0: which DINOv2 networks are one."""
@@ -49,6 +52,10 @@ class Converted:
         """Return what each file has: piece → tensor name → dtype and shape."""
         return piece_entries(self.config, DTYPES[self.dtype], self.vision)
 
+    def pieces(self) -> set[str]:
+        """Return the names of the files, without suffix."""
+        return {*PARTS, *(piece for places in self.vision.values() for piece in places.values())}
+
     def as_json(self) -> dict[str, Any]:
         """Return plain dictionaries and lists."""
         return {
@@ -67,14 +74,19 @@ def piece_entries(
     """
     pieces: dict[str, dict[str, Entry]] = {}
     for name in PARTS:
-        state = build_empty(name, config, dtype).state_dict()
-        own = {key: entry_of(tensor) for key, tensor in state.items()}
+        own = dict(_part_entries(name, config, dtype))
         for place in vision_places(name, config):
             start = f"{place}."
             names = [key for key in own if key.startswith(start)]
             pieces[vision[name][place]] = {key.removeprefix(start): own.pop(key) for key in names}
         pieces[name] = own
     return pieces
+
+
+@lru_cache(maxsize=len(PARTS))
+def _part_entries(name: str, config: ModelConfig, dtype: torch.dtype) -> Mapping[str, Entry]:
+    state = build_empty(name, config, dtype).state_dict()
+    return {key: entry_of(tensor) for key, tensor in state.items()}
 
 
 def file_of(piece: str) -> str:
@@ -92,7 +104,7 @@ def read_converted(folder: Path) -> tuple[Converted, Manifest]:
     if CONFIG not in manifest.files:
         raise WeightsError(f"{folder / 'manifest.json'} is damaged: it has no {CONFIG}")
     converted = converted_from_json(read_json(folder / CONFIG), folder / CONFIG)
-    missing = {file_of(piece) for piece in converted.entries()} - set(manifest.files)
+    missing = set(map(file_of, converted.pieces())) - set(manifest.files)
     if missing:
         raise WeightsError(f"{folder}: the files {sorted(missing)} are not in the manifest")
     return converted, manifest
@@ -105,25 +117,35 @@ def converted_from_json(data: Any, path: Path) -> Converted:
         config = from_json(values.pop("config"))
         sources = tuple(Source(**source) for source in values.pop("sources"))
         accepted = tuple(map(str, values.pop("accepted")))
-        converted = Converted(config=config, sources=sources, accepted=accepted, **values)
-        places = {
-            (name, place): converted.vision[name][place]
+        published = values.pop("vision")
+        vision = {
+            name: {place: str(published[name][place]) for place in places}
             for name in PARTS
-            for place in vision_places(name, config)
+            if (places := vision_places(name, config))
         }
+        converted = Converted(config, vision=vision, sources=sources, accepted=accepted, **values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
-    if converted.dtype not in DTYPES or any(type(v) is not str for v in places.values()):
-        raise WeightsError(f"{path} is damaged: dtype or vision are not what they should be")
+    if converted.dtype not in DTYPES:
+        raise WeightsError(f"{path} is damaged: there is no dtype {converted.dtype!r}")
     return converted
 
 
-def check_piece(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Check names, shapes and dtypes of one file by its header; raises WeightsError."""
+def check_piece(path: Path, entries: Mapping[str, Entry], *, exact: bool = True) -> None:
+    """Check names, shapes and dtypes of one file by its header; raises WeightsError.
+
+    Without `exact` any floating-point dtype will do.
+    """
     found = read_header(path)
+
+    def fits(a: Entry | None, b: Entry | None) -> bool:
+        if exact or a is None or b is None:
+            return a == b
+        return a.shape == b.shape and a.dtype in FLOATS
+
     for name in sorted(found.keys() | entries.keys()):
-        if found.get(name) != entries.get(name):
+        stored, expected = found.get(name), entries.get(name)
+        if not fits(stored, expected):
             raise WeightsError(
-                f"{path} does not fit its configuration: {name} is {found.get(name)} instead of "
-                f"{entries.get(name)}"
+                f"{path} does not fit its configuration: {name} is {stored} instead of {expected}"
             )

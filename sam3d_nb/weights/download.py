@@ -30,7 +30,14 @@ from sam3d_nb.weights.folder import (
 )
 from sam3d_nb.weights.hub import Hub, Listing, RemoteFile, partial_path
 from sam3d_nb.weights.published import CHECKPOINTS, PIPELINE, SETTINGS
-from sam3d_nb.weights.status import PARTIAL, REPOSITORIES, download_folder, model_status, size_text
+from sam3d_nb.weights.status import (
+    PARTIAL,
+    REPOSITORIES,
+    download_folder,
+    model_status,
+    renewal,
+    size_text,
+)
 from sam3d_nb.weights.tensorfile import read_header
 from sam3d_nb.weights.write import OnProgress, silent, verify_model
 
@@ -287,11 +294,13 @@ def verify(
     if not place.is_dir():
         status = model_status(name, folder)
         raise WeightsError(f"{name} is not ready: {status.found}; {status.advice}")
-    if name == SAM3D:
-        verify_model(place, on_progress)
-    else:
-        manifest = read_manifest(place, name)
-        check_hashes(place, manifest)
+    try:
+        if name == SAM3D:
+            verify_model(place, on_progress)
+        else:
+            check_hashes(place, read_manifest(place, name))
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {renewal(name, folder)}") from error
     return place
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from sam3d_nb.errors import WeightsError
+from sam3d_nb.weights.folder import shown
 
 MAX_YAML = 2**20  # bytes
 MAX_NODES = 50_000  # after the file's own references are followed
@@ -36,7 +37,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = shown(" ".join(str(error).split()), 300)
         raise WeightsError(f"{path.name} is refused, it is no plain YAML: {reason}") from error
     except StopIteration as error:
         raise WeightsError(f"{path.name} is refused: it expands to too much") from error
@@ -47,6 +48,8 @@ def _plain(value: Any, budget: Iterator[int]) -> Any:
     if isinstance(value, dict):
         table = {}
         for key, item in value.items():
+            if not str(key).isprintable() or len(str(key)) > 100:
+                raise ValueError("it has a key that is no name")
             table[str(key)] = _plain(item, budget)
         return table
     if isinstance(value, list):
@@ -177,7 +180,7 @@ class Node:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

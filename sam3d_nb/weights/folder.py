@@ -77,6 +77,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def shown(text: str, limit: int = 120) -> str:
+    """Return a name or message from a file as it may be printed: short, without control codes."""
+    whole = text.isprintable() and len(text) <= limit
+    return text if whole else ascii(text[:limit])
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a small JSON file; raises WeightsError."""
     try:

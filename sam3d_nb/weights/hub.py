@@ -210,6 +210,8 @@ class Hub:
             return Access.HUB_TROUBLE
         if status == 401:
             return Access.TOKEN_INVALID if self.token else Access.NO_TOKEN
+        if status == 403 and not code and not said.strip():
+            return Access.NETWORK_DOWN  # not the hub's words: a proxy stands between
         if "fine-grained" in said or ("token" in said and "permission" in said):
             return Access.TOKEN_SCOPE
         if code == "GatedRepo" or status == 403:

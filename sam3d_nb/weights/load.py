@@ -20,7 +20,7 @@ from sam3d_nb.weights.converted import (
 from sam3d_nb.weights.folder import MANIFEST, SAM3D, Manifest, hash_file, weights_folder
 from sam3d_nb.weights.status import model_status, renewal
 from sam3d_nb.weights.store import Device, ModuleStore, Origin
-from sam3d_nb.weights.tensorfile import open_tensors
+from sam3d_nb.weights.tensorfile import entry_of, open_tensors
 
 _loaded: weakref.WeakValueDictionary[tuple[object, ...], FileStore] = weakref.WeakValueDictionary()
 
@@ -47,14 +47,19 @@ class FileStore(ModuleStore):
         )
         self.folder = folder
         self._converted = converted
-        self._entries = converted.entries()
 
     def _read(self, piece: str, empty: nn.Module) -> Mapping[str, Tensor]:
         path = self.folder / file_of(piece)
-        check_piece(path, self._entries[piece])
-        wanted = empty.state_dict()
+        wanted = {name: t for name, t in empty.state_dict().items() if t.is_meta}
+        entries = {name: entry_of(tensor) for name, tensor in wanted.items()}
+        stored = DTYPES[self._converted.dtype]
+        try:
+            check_piece(path, entries, exact=self.dtype == stored)
+            tensors = open_tensors(path)
+        except WeightsError as error:
+            raise WeightsError(f"{error}; {renewal(SAM3D, self.folder.parent)}") from error
         # Where the stored dtype is the wanted one, this is the mapped file and no copy.
-        return {name: t.to(wanted[name].dtype) for name, t in open_tensors(path).items()}
+        return {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
 
     def _vision_key(self, name: str, place: str) -> str:
         return self._converted.vision[name][place]

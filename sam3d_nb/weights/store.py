@@ -207,8 +207,12 @@ class _Piece:
             }
         if device.type != "cpu":
             self.device = device
-            for name, tensor in self._host.items():
-                self._shown[name].data = tensor.to(device, non_blocking=True)
+            try:
+                for name, tensor in self._host.items():
+                    self._shown[name].data = tensor.to(device, non_blocking=True)
+            except BaseException:  # the device's memory ran out: leave nothing behind
+                self.evict()
+                raise
 
     def evict(self) -> None:
         """Bring the tensors back to the host, where they still are."""

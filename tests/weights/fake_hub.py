@@ -54,6 +54,7 @@ GATES = {
     ),
     "missing": (404, "RepoNotFound", "Repository not found"),
     "trouble": (503, "", ""),
+    "proxy": (403, "", ""),
 }
 
 
@@ -92,7 +93,7 @@ class FakeHub:
         """Return the key in GATES that applies, or empty."""
         if token and token != GOOD_TOKEN:
             return "invalid"
-        if repository.gate in ("missing", "trouble"):
+        if repository.gate in ("missing", "trouble", "proxy"):
             return repository.gate
         if repository.gated and not token:
             return "no token"

@@ -211,11 +211,25 @@ def test_missing_or_double_pickle(tmp_path):
         Checkpoint(tmp_path / "y.ckpt")
 
 
-def test_pickle_bomb(tmp_path, monkeypatch):
+@pytest.mark.parametrize("record", ["data.pkl", "byteorder", "version"])
+def test_large_records_that_are_no_tensors(tmp_path, monkeypatch, record):
     monkeypatch.setattr("sam3d_nb.weights.checkpoint.MAX_PICKLE", 1_000)
-    torch.save({"x" * 2_000: torch.ones(1)}, tmp_path / "x.ckpt")
-    with pytest.raises(WeightsError, match="bytes of pickle"):
+    torch.save({"x": torch.ones(5_000)}, tmp_path / "x.ckpt")
+    Checkpoint(tmp_path / "x.ckpt")
+
+    def grow(name: str, data: bytes):
+        return name, data + bytes(2_000) * name.endswith(record), 0
+
+    rewrite(tmp_path / "x.ckpt", grow)
+    with pytest.raises(WeightsError, match="that is no tensor"):
         Checkpoint(tmp_path / "x.ckpt")
+
+
+def test_names_cannot_write_on_the_terminal():
+    with pytest.raises(WeightsError) as caught:
+        check_tensors({"\x1b[2Jevil": torch.ones(1), "x" * 10_000: torch.ones(1)}, {}, "x")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 def test_storage_that_lies_about_its_size(tmp_path):

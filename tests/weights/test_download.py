@@ -284,9 +284,10 @@ def test_remove_takes_only_what_is_ours(root, tmp_path, converted_model):
 
 
 def test_one_at_a_time(root):
+    root.mkdir()
     code = (
-        "import sys; from pathlib import Path; from sam3d_nb.weights.download import locked\n"
-        f"with locked(Path({str(root)!r})): print('in', flush=True); sys.stdin.read()"
+        "import sys; from filelock import FileLock\n"
+        f"with FileLock({str(root / '.lock')!r}): print('in', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE

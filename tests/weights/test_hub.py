@@ -39,6 +39,7 @@ def only(listing: Listing, name: str) -> RemoteFile:
         (GOOD_TOKEN, "rejected", Access.REFUSED, f"https://huggingface.co/{REPO}"),
         (GOOD_TOKEN, "missing", Access.NOT_FOUND, f"https://huggingface.co/{REPO}"),
         (GOOD_TOKEN, "trouble", Access.HUB_TROUBLE, "https://status.huggingface.co"),
+        (GOOD_TOKEN, "proxy", Access.NETWORK_DOWN, "the proxy"),
         (GOOD_TOKEN, "", Access.GRANTED, ""),
     ],
 )

@@ -300,6 +300,8 @@ def yaml_file(tmp_path: Path, text: str) -> Path:
         "a: b: c",
         "\x00",
         "[" * 5_000 + "]" * 5_000,
+        '"\\e[2J": 1',
+        f"{'k' * 200}: 1",
     ],
 )
 def test_hostile_yaml(tmp_path, text, monkeypatch):

@@ -126,6 +126,25 @@ def test_on_releases_even_after_an_error(moving):
     assert addresses(splats) == host
 
 
+def test_memory_that_runs_out_midway(moving, monkeypatch):
+    store, far, cpu = moving
+    module = store.get("mesh_decoder", cpu)
+    host = addresses(module)
+    copy, count = torch.Tensor.to, iter(range(5))
+
+    def full(self, target, *arguments, **options):
+        if target is far and next(count, None) is None:
+            raise torch.OutOfMemoryError
+        return copy(self, target, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            store.get("mesh_decoder", far)
+    assert addresses(module) == host
+    assert addresses(store.get("mesh_decoder", far)) != host
+
+
 def test_the_store_s_own_device():
     store = StandInStore(SMALL, device="cpu")
     assert device_of(store.get("structure_decoder")) == {"cpu"}
