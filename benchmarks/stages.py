@@ -6,15 +6,13 @@ occupancy or surface: stage 2 runs on the coordinate set of `voxels.py`, and ext
 on the meaningless field, which crosses nearly every cell, and on a field of that set's own shape.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import torch
-from field import shape_distance, with_distance
-from torch import Tensor, nn
+from standins import fill, shape_distance, with_distance
+from torch import Tensor
 from torch.nn import functional as F
 from voxels import timing_voxels
 
@@ -52,7 +50,6 @@ from sam3d_nb.model.vision import VisionTransformer
 
 Run = Callable[[], object]
 Parts = list[tuple[int, Run]]  # a run as parts, and how often each of them runs
-M = TypeVar("M", bound=nn.Module)
 STAGE1_TOKENS, STAGE2_TOKENS = 7528, 5496
 PHOTO = (768, 1024)  # px, height and width of the photo for the point map
 
@@ -89,23 +86,6 @@ class Stage:
     official: float | None = None  # seconds of the official code on an H100: float16, eager
     memory_goal: float | None = None  # GiB
     comparable: bool = True  # the result has the same shape in every precision
-
-
-def fill(module: M, seed: int = 0) -> M:
-    """Give every parameter a random stand-in, the same numbers for every dtype."""
-    device = next(module.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, device=device)
-            if parameter.dim() >= 2:
-                noise /= math.sqrt(math.prod(parameter.shape[1:]))
-            elif name.endswith(("weight", "gamma")):
-                noise = 1 + 0.1 * noise
-            else:
-                noise *= 0.1
-            parameter.copy_(noise)
-    return module.eval().requires_grad_(False)
 
 
 # --- Conditioning and point map -------------------------------------------------------------

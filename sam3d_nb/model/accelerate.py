@@ -10,6 +10,7 @@ stream. Off CUDA every step runs as it is.
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple, overload
@@ -130,7 +131,13 @@ class StepGraphs:
     def _capture(
         self, stream: torch.cuda.Stream, step: Callable[..., Any], *inputs: Tensor
     ) -> Captured:
-        """Record the step, without the pause for clean-up that `torch.cuda.graph` makes."""
+        """Record the step, without the pause that `torch.cuda.graph` makes to collect garbage.
+
+        A capture cannot use memory that PyTorch keeps for others, nor free it; so where there is
+        time for that, it is freed before.
+        """
+        if not self.patient:
+            torch.cuda.empty_cache()
         own = tuple(tensor.clone() for tensor in inputs)
         owner, graph = self._pool_owner, torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle() if owner is None else owner.pool()  # one for all
@@ -138,8 +145,11 @@ class StepGraphs:
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 outputs = step(*own)
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # the capture may be broken; the first error counts
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         self._pool_owner = graph
         return Captured(graph, own, outputs)
 
@@ -243,15 +253,17 @@ def side_by_side(
     tokens = flow.encode(latents)  # kept to the end, since `side` reads it
     shape, layout = tokens[SHAPE], tokens[LAYOUT]
     side.wait_stream(main)
-    for block, rows, c in zip(flow.blocks, modulation.unbind(1), condition, strict=True):
-        m = Modulation.of(rows)
-        q, own = block.project(SHAPE, shape, m)  # frees the last block's keys and values, so
-        main.wait_stream(side)  # what reads them must have finished; it has long done so
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            layout, _ = block(LAYOUT, layout, m, c[LAYOUT], own, guided=guided)
-        shape = block.advance(SHAPE, shape, m, q, own, c[SHAPE], guided=guided)
-    main.wait_stream(side)
+    try:
+        for block, rows, c in zip(flow.blocks, modulation.unbind(1), condition, strict=True):
+            m = Modulation.of(rows)
+            q, own = block.project(SHAPE, shape, m)  # frees the last block's keys and values, so
+            main.wait_stream(side)  # what reads them must have finished; it has long done so
+            side.wait_stream(main)
+            with torch.cuda.stream(side):
+                layout, _ = block(LAYOUT, layout, m, c[LAYOUT], own, guided=guided)
+            shape = block.advance(SHAPE, shape, m, q, own, c[SHAPE], guided=guided)
+    finally:  # also after an error: no capture ends while its streams are apart
+        main.wait_stream(side)
     return flow.decode(shape, layout)
 
 

@@ -1,11 +1,33 @@
-"""A field with a meaningful surface, in place of what stand-in weights decode to."""
+"""Stand-in weights, and a field with a surface in place of what they decode to."""
+
+import math
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.surface import SDF, VoxelFeatures
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fill(module: M, seed: int = 0) -> M:
+    """Give every parameter a random stand-in, the same numbers for every dtype."""
+    device = next(module.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, device=device)
+            if parameter.dim() >= 2:
+                noise /= math.sqrt(math.prod(parameter.shape[1:]))
+            elif name.endswith(("weight", "gamma")):
+                noise = 1 + 0.1 * noise
+            else:
+                noise *= 0.1
+            parameter.copy_(noise)
+    return module.eval().requires_grad_(False)
 
 
 def with_distance(head: VoxelFeatures, distance: Tensor) -> VoxelFeatures:
