@@ -51,9 +51,9 @@ def add_weights_command(subparsers: Any, parents: Sequence[argparse.ArgumentPars
     convert.add_argument("--source", type=Path, help=text)
     text = "checkpoint of Ruicheng/moge-vitl (default: model.pt in the source)"
     convert.add_argument("--moge", type=Path, help=text)
-    for command in (download, convert):
+    for command, default in ((download, None), (convert, "float16")):
         text = "of the matrix products (default: float16)"
-        command.add_argument("--dtype", choices=DTYPES, default="float16", help=text)
+        command.add_argument("--dtype", choices=DTYPES, default=default, help=text)
         text = "settings, with commas, to take as the released model has them"
         command.add_argument("--accept", type=_names, default=(), metavar="NAMES", help=text)
 

@@ -63,8 +63,8 @@ def find_published(folder: Path, moge: Path | None = None) -> PublishedFiles:
     missing = [f"{name}.yaml" for name in SETTINGS if not (settings / f"{name}.yaml").is_file()]
     if missing:
         raise WeightsError(f"{settings} lacks {', '.join(missing)}; get the complete repository")
-    license_file = next(iter(sorted(folder.rglob("LICENSE*"))), None)
-    files = PublishedFiles(settings, moge, license_file)
+    licenses = sorted(path for path in folder.rglob("LICENSE*") if path.is_file())
+    files = PublishedFiles(settings, moge, licenses[0] if licenses else None)
     _ = files.checkpoints
     return files
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.weights.convert import SUFFIXES, convert, find_published
-from sam3d_nb.weights.converted import Source
+from sam3d_nb.weights.converted import CONFIG, Source
 from sam3d_nb.weights.folder import (
     DOWNLOADS,
     MANIFEST,
@@ -39,7 +39,7 @@ from sam3d_nb.weights.status import (
     size_text,
 )
 from sam3d_nb.weights.tensorfile import read_header
-from sam3d_nb.weights.write import OnProgress, silent, verify_model
+from sam3d_nb.weights.write import OnProgress, disk_errors, silent, verify_model
 
 RECORDS = ".records.json"
 SAM3_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "LICENSE*")
@@ -66,8 +66,8 @@ class Plan:
         if record is None or not path.is_file() or path.stat().st_size != file.bytes:
             return False
         if file.sha256:
-            return record.get("sha256") == file.sha256
-        return record.get("revision") == self.listing.revision
+            return record["sha256"] == file.sha256
+        return record["revision"] == self.listing.revision
 
     def missing_bytes(self) -> int:
         """Return how many bytes are still to come."""
@@ -96,7 +96,10 @@ def _records(folder: Path) -> dict[str, dict[str, object]]:
         records = read_json(folder / RECORDS)
     except WeightsError:  # none yet, or half written: the files are looked at anew
         return {}
-    return records if isinstance(records, dict) else {}
+    if not isinstance(records, dict):
+        return {}
+    whole = {"name", "bytes", "sha256", "repository", "revision"}
+    return {name: r for name, r in records.items() if isinstance(r, dict) and set(r) == whole}
 
 
 def choose_model_files(listing: Listing) -> tuple[RemoteFile, ...]:
@@ -153,7 +156,7 @@ CHOOSE: Mapping[str, Callable[[Listing], tuple[RemoteFile, ...]]] = {
 def download(
     folder: str | Path | None = None,
     *,
-    dtype: str = "float16",
+    dtype: str | None = None,
     sam3: bool = False,
     accept: tuple[str, ...] = (),
     keep_download: bool = False,
@@ -166,8 +169,8 @@ def download(
     Models that are ready are left alone. A second call goes on where the first one stopped. The
     download is deleted once its conversion is verified, unless `keep_download`.
 
-    dtype: float16 or bfloat16. sam3: get facebook/sam3 as well. accept: see
-    `published.read_published`. say: told what happens, in sentences.
+    dtype: float16 or bfloat16; default float16, or that of a model which is ready. sam3: get
+    facebook/sam3 as well. accept: see `published.read_published`. say: told what happens.
 
     Raises AccessError that tells which state of access it is, and WeightsError for what else is
     wrong; nothing that is complete is lost.
@@ -178,9 +181,11 @@ def download(
     for name in names:
         if name not in wanted:
             say(f"{name} is ready: {model_status(name, root).found}")
+    if SAM3D not in wanted:
+        _check_dtype(root, dtype)
     if not wanted:
         return [root / name for name in names]
-    with locked(root):
+    with locked(root), disk_errors(root):
         hub = hub or Hub()
         plans = {name: _plan(name, hub, root) for name in wanted}
         _check_disk(root, plans, say)
@@ -190,14 +195,24 @@ def download(
                     say(f"Downloading {plan.listing.repository}")
                 plan.fetch(hub)
             if name == SAM3D:
-                say(f"Converting to {dtype}")
-                convert_download(root, dtype=dtype, accept=accept, on_progress=on_progress)
+                chosen = dtype or "float16"
+                say(f"Converting to {chosen}")
+                convert_download(root, dtype=chosen, accept=accept, on_progress=on_progress)
             else:
                 _adopt(name, plans[name][0], root)
             if not keep_download:
                 remove_download(root, name)
             say(f"{name} is ready: {model_status(name, root).found}")
     return [root / name for name in names]
+
+
+def _check_dtype(root: Path, dtype: str | None) -> None:
+    there = read_json(root / SAM3D / CONFIG)["dtype"]
+    if dtype is not None and dtype != there:
+        raise WeightsError(
+            f"{SAM3D} is there in {there}; to have it in {dtype}, {renewal(SAM3D, root)} "
+            f"--dtype {dtype}"
+        )
 
 
 def _plan(name: str, hub: Hub, root: Path) -> list[Plan]:
@@ -216,10 +231,10 @@ def _check_disk(root: Path, plans: Mapping[str, list[Plan]], say: Say) -> None:
     # Checkpoints are float32: their half is what stays, less what is stored once.
     converted = sum(file.bytes for plan in plans.get(SAM3D, ()) for file in plan.files) // 2
     free = free_bytes(root)
-    text = (
-        f"{size_text(coming)} to download, {size_text(converted)} more for the conversion, of "
-        f"which the download is deleted afterwards; {size_text(free)} are free in {root}"
+    after = (
+        f" and {size_text(converted)} for the conversion, which alone stays" if converted else ""
     )
+    text = f"{size_text(coming)} to download{after}; {size_text(free)} are free in {root}"
     say(text)
     needed = coming + converted + SPARE
     if needed > free:

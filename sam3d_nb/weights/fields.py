@@ -101,7 +101,7 @@ class Node:
         self.where = where
         self.problems = problems
         if not isinstance(data, Mapping):
-            problems.add(where, f"is {_short(data)}, which has no fields")
+            problems.add(where, f"is {short(data)}, which has no fields")
             data = {}
         self.data: Mapping[str, Any] = data
         self._asked = set(ALWAYS_IDLE)
@@ -142,7 +142,7 @@ class Node:
 
     def fixed(self, name: str, *allowed: Any) -> None:
         """Check that a field, where it is present, has one of the values that this code is for."""
-        choices = " or ".join(_short(value) for value in allowed)
+        choices = " or ".join(short(value) for value in allowed)
         self._take(name, allowed[0], lambda value: value in allowed, choices)
 
     def idle(self, *patterns: str) -> None:
@@ -167,7 +167,7 @@ class Node:
         """Take note of the fields that nobody asked for."""
         for name in self.data:
             if name not in self._asked:
-                value = _short(self.data[name])
+                value = short(self.data[name])
                 self.problems.add(f"{self.where}.{name}", f"is unknown (it is {value})")
 
     def _take(self, name: str, default: Any, valid: Callable[[Any], bool], wanted: str) -> Any:
@@ -175,11 +175,12 @@ class Node:
         value = self.data.get(name, default)
         if valid(value):
             return value
-        self.problems.add(f"{self.where}.{name}", f"is {_short(value)}, not {wanted}")
+        self.problems.add(f"{self.where}.{name}", f"is {short(value)}, not {wanted}")
         return default
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value from a file as it may be printed: short, without control codes."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

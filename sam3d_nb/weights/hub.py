@@ -220,7 +220,7 @@ class Hub:
             if "reject" in said:
                 return Access.REFUSED
             return Access.TERMS_NOT_ACCEPTED
-        return Access.NOT_FOUND
+        return Access.NOT_FOUND if status == 404 else Access.HUB_TROUBLE
 
 
 def find_token() -> str | None:

@@ -27,7 +27,7 @@ from sam3d_nb.model.config import (
 from sam3d_nb.model.structure_blocks import LAYOUT
 from sam3d_nb.model.structure_flow import LAYOUT_CHANNELS, latent_shapes
 from sam3d_nb.weights.config import RELEASED
-from sam3d_nb.weights.fields import Node, Problems, find_node
+from sam3d_nb.weights.fields import Node, Problems, find_node, short
 
 VISION = {
     "dinov2_vits14_reg": VisionConfig(width=384, depth=12, heads=6),
@@ -174,11 +174,13 @@ def embedder(
 def _rows(inputs: list[Any], network: int, name: str, problems: Problems) -> list[ConditionRow]:
     rows = []
     for pair in inputs:
-        known = isinstance(pair, list) and len(pair) == 2 and pair[1] in GROUPS
-        if known and isinstance(pair[0], str):
+        known = isinstance(pair, list) and len(pair) == 2 and all(type(x) is str for x in pair)
+        if known and pair[1] in GROUPS:
             rows.append(ConditionRow(pair[0], network, GROUPS[pair[1]]))
         else:
-            problems.add(name, f"has the input {pair!r}, not a name with one of {list(GROUPS)}")
+            problems.add(
+                name, f"has the input {short(pair)}, not a name with one of {list(GROUPS)}"
+            )
     return rows
 
 
@@ -221,11 +223,12 @@ def structure_decoder(data: Any, problems: Problems) -> StructureDecoderConfig:
     node.fixed("reshape_input_to_cube", False)
     node.idle(*TRAINING)
     widths = node.value("channels")
-    if not (isinstance(widths, list) and all(type(w) is int and 0 < w <= 8192 for w in widths)):
-        problems.add(f"{node.where}.channels", f"is {widths!r}, not a list of widths")
-        widths = list(released.widths)
+    numbers = widths if isinstance(widths, list) else []
+    if not 1 <= len(numbers) <= 8 or not all(type(w) is int and 0 < w <= 8192 for w in numbers):
+        problems.add(f"{node.where}.channels", f"is {short(widths)}, not a list of widths")
+        numbers = list(released.widths)
     config = StructureDecoderConfig(
-        widths=tuple(widths[:8]),
+        widths=tuple(numbers),
         level_blocks=node.integer("num_res_blocks", released.level_blocks, high=64),
         middle_blocks=node.integer("num_res_blocks_middle", released.middle_blocks, high=64),
         channels=node.integer("latent_channels", released.channels),

@@ -15,7 +15,7 @@ from sam3d_nb.errors import WeightsError
 from sam3d_nb.model.config import MogeConfig, SamplerConfig, VisionConfig
 from sam3d_nb.model.pointmap import moge_config
 from sam3d_nb.weights.config import RELEASED, ModelConfig, check_consistent, from_json, to_json
-from sam3d_nb.weights.fields import Node, Problems, read_yaml
+from sam3d_nb.weights.fields import Node, Problems, read_yaml, short
 from sam3d_nb.weights.networks import (
     embedder,
     flow_node,
@@ -158,9 +158,10 @@ def _preprocessor(node: Node, name: str, config: ModelConfig) -> None:
     for where, key, value in _leaves(tree, f"{node.where}.{name}", ""):
         if key in known:
             if value not in known[key]:
-                node.problems.add(where, f"is {value!r}, not {' or '.join(map(repr, known[key]))}")
+                choices = " or ".join(map(repr, known[key]))
+                node.problems.add(where, f"is {short(value)}, not {choices}")
         elif not key.startswith("_") and value is not None:
-            node.problems.add(where, f"is unknown (it is {value!r})")
+            node.problems.add(where, f"is unknown (it is {short(value)})")
 
 
 def _leaves(value: Any, where: str, key: str) -> list[tuple[str, str, Any]]:

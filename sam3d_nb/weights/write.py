@@ -102,7 +102,9 @@ def write_model(
     name. Raises WeightsError where a tensor cannot be held in the chosen dtype.
     """
     partial, target = root / PARTIAL, root / SAM3D
-    with _disk_errors(root):
+    if target.is_symlink():
+        raise WeightsError(f"{target} is a link; delete it, or choose another folder with --folder")
+    with disk_errors(root):
         pieces = converted.entries()
         finished = _resume(partial, converted)
         total = sum(entry.bytes for entries in pieces.values() for entry in entries.values())
@@ -220,7 +222,8 @@ def _swap(partial: Path, target: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn what a disk says no with into WeightsError."""
     try:
         yield
     except OSError as error:

@@ -338,6 +338,15 @@ def test_full_disk(published, root, monkeypatch):
         convert(find_published(published), root)
 
 
+def test_a_link_is_not_written_through(published, root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    root.mkdir()
+    (root / SAM3D).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WeightsError, match="is a link; delete it"):
+        convert(find_published(published), root)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_unknown_dtype(published, root):
     with pytest.raises(WeightsError, match="no dtype 'int8'"):
         convert(find_published(published), root, dtype="int8")

@@ -71,6 +71,22 @@ def test_ready_models_are_left_alone(model_hub, client, root):
     assert hash_file(root / SAM3D / MANIFEST) == before
 
 
+def test_ready_in_another_dtype(client, root, converted_model):
+    shutil.copytree(converted_model, root / SAM3D)
+    download(root, hub=client, dtype="float16")
+    with pytest.raises(WeightsError, match=r"in float16; to have it in bfloat16, .*remove"):
+        download(root, hub=client, dtype="bfloat16")
+
+
+def test_damaged_records_are_looked_at_anew(model_hub, client, root):
+    download(root, hub=client, keep_download=True)
+    for text in ("[1]", '{"a": 3}', '{"checkpoints/ss_decoder.ckpt": {"sha256": 1}}', "{"):
+        for record in root.glob("downloads/*/.records.json"):
+            record.write_text(text)
+        with pytest.raises(WeightsError, match="no complete download"):
+            convert_download(root)
+
+
 def test_nothing_is_downloaded_without_access(model_hub, client, root):
     model_hub.repositories[REPO].gate = "pending"
     with pytest.raises(AccessError) as caught:

@@ -164,6 +164,17 @@ def change_group(t):
     ]
 
 
+def change_group_kind(t):
+    t["slat_generator"]["module"]["condition_embedder"]["backbone"]["embedder_list"][0][1] = [
+        ["image", ["cropped"]],
+        {"a": 1},
+    ]
+
+
+def change_no_levels(t):
+    t["ss_decoder"]["channels"] = []
+
+
 def change_huge(t):
     backbone(t, "ss_generator")["num_blocks"] = 10**9
 
@@ -211,6 +222,8 @@ def change_lr(t):
         (change_depth, "pipeline.depth_model.model.pretrained_model_name_or_path is 'Other/model'"),
         (change_dino, "embedder_list.0.dino_model is 'dinov3_vit7b'"),
         (change_group, "embedder_list.1 has the input"),
+        (change_group_kind, "embedder_list.0 has the input ['image', ['cropped']], not a name"),
+        (change_no_levels, "ss_decoder.channels is [], not a list of widths"),
         (change_huge, "backbone.num_blocks is 1000000000, not a whole number from 1 to 256"),
         (change_text, "backbone.num_heads is '${heads}', not a whole number"),
         (change_infinite, "pipeline.slat_mean is "),
