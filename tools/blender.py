@@ -12,7 +12,7 @@ import shaders
 from furniture import Library, Material
 from mathutils import Vector
 from placing import Placed
-from stage import Camera, Color, Lamp, Room, Scene, Studio, Sun, Window
+from stage import RUG_THICKNESS, Camera, Color, Lamp, Room, Scene, Studio, Sun, Window
 
 SENSOR = 36.0  # millimetres
 
@@ -135,7 +135,8 @@ class Builder:
         if room.rug:
             x, y, width, depth = room.rug
             rug = shaders.carpet("rug", room.rug_color)
-            low, high = (x - width / 2, y - depth / 2, 0), (x + width / 2, y + depth / 2, 0.012)
+            low = (x - width / 2, y - depth / 2, 0)
+            high = (x + width / 2, y + depth / 2, RUG_THICKNESS)
             self._box("rug", low, high, rug)
 
     def _wall(self, room: Room, side: str, holes: list[Window], wall: Any, white: Any) -> None:

@@ -8,12 +8,13 @@ import bpy  # noqa: F401  makes mathutils importable
 import numpy as np
 from furniture import Library, Model
 from mathutils.bvhtree import BVHTree
-from stage import Item, Scene
+from stage import RUG_THICKNESS, Item, Room, Scene, Studio
 
 MODEL_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """Model frame (y up, z front) to world axes (z up, front towards -y)."""
 
 CLEARANCE = 0.0005  # metres between an item and what carries it
+FEET = 0.02  # metres above its lowest point up to which an item can touch what carries it
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,8 @@ def place(scene: Scene, library: Library) -> list[Placed]:
         model = library[item.model]
         linear_part = rotation(item.yaw, item.tilt) @ MODEL_TO_WORLD * item.scale
         vertices = model.vertices @ linear_part.T + [*item.at, 0.0]
-        base = _height_below(vertices, placed[item.on].tree) if item.on else 0.0
+        low = vertices[vertices[:, 2] < vertices[:, 2].min() + FEET]
+        base = height_below(low, placed[item.on].tree) if item.on else ground(low, scene.setting)
         rise = base - vertices[:, 2].min() + item.lift + CLEARANCE
         vertices[:, 2] += rise
         matrix = np.eye(4)
@@ -58,14 +60,22 @@ def place(scene: Scene, library: Library) -> list[Placed]:
     return result
 
 
-def _height_below(vertices: np.ndarray, support: BVHTree) -> float:
-    """Return the highest point of `support` under the lowest 2 cm of an item."""
-    low = vertices[vertices[:, 2] < vertices[:, 2].min() + 0.02]
-    hits = [support.ray_cast((x, y, 50.0), (0, 0, -1))[0] for x, y, _ in low]
+def height_below(feet: np.ndarray, support: BVHTree) -> float:
+    """Return the highest point of `support` under the lowest vertices (N, 3) of an item."""
+    hits = [support.ray_cast((x, y, 50.0), (0, 0, -1))[0] for x, y, _ in feet]
     heights = [hit.z for hit in hits if hit is not None]
     if not heights:
-        raise ValueError(f"nothing carries the item at {low[:, :2].mean(0).round(2).tolist()}")
+        raise ValueError(f"nothing carries the item at {feet[:, :2].mean(0).round(2).tolist()}")
     return max(heights)
+
+
+def ground(feet: np.ndarray, setting: Room | Studio) -> float:
+    """Return the height of the floor, or of the rug where one of the feet stands on it."""
+    if isinstance(setting, Studio) or setting.rug is None:
+        return 0.0
+    x, y, width, depth = setting.rug
+    over = (np.abs(feet[:, 0] - x) < width / 2) & (np.abs(feet[:, 1] - y) < depth / 2)
+    return RUG_THICKNESS if over.any() else 0.0
 
 
 def collisions(placed: list[Placed]) -> list[tuple[str, str, int]]:

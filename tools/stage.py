@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 Color = tuple[float, float, float]
 """Linear RGB."""
 
+RUG_THICKNESS = 0.006  # metres
+
 
 @dataclass(frozen=True)
 class Look:
