@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from fake_hub import FakeHub, Repository, files_below, serve
 from layout import state_dicts, use_small_encoders, write_published
 
 from sam3d_nb.weights.convert import convert, find_published
+from sam3d_nb.weights.folder import SAM3D
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,18 @@ def converted_model(published: Path, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         use_small_encoders(patch)
         return convert(find_published(published), tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of weights that is not there yet."""
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def converted(converted_model, root) -> Path:
+    """The converted model in `root`, to be changed."""
+    return shutil.copytree(converted_model, root / SAM3D)
 
 
 @pytest.fixture

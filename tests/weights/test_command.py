@@ -21,11 +21,6 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "weights"
-
-
-@pytest.fixture
 def online(model_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     """Let the command reach the hub on loopback, with a good token."""
     original = Hub.__init__

@@ -27,11 +27,6 @@ REPO = "facebook/sam-3d-objects"
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "weights"
-
-
-@pytest.fixture
 def client(model_hub: FakeHub) -> Hub:
     return Hub(GOOD_TOKEN, model_hub.endpoint)
 
