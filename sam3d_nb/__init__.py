@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sam3d_nb.pipeline import load_model as load_model
     from sam3d_nb.progress import Progress as Progress
     from sam3d_nb.runs import reconstruct_to_folder as reconstruct_to_folder
+    from sam3d_nb.scene import Scene as Scene
     from sam3d_nb.view.masks import show_masks as show_masks
     from sam3d_nb.view.render import render as render
     from sam3d_nb.view.sheet import contact_sheet as contact_sheet
@@ -30,6 +31,7 @@ _MODULES = {
     "Object3D": "object3d",
     "Progress": "progress",
     "Sam3dError": "errors",
+    "Scene": "scene",
     "compare": "evaluate",
     "contact_sheet": "view.sheet",
     "doctor": "diagnosis",

@@ -22,6 +22,7 @@ from sam3d_nb.weights.command import add_weights_command
 if TYPE_CHECKING:
     from pathlib import Path
 
+ALL_MASKS = -1
 USAGE_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
 
@@ -34,7 +35,7 @@ exit codes:
   4    the result cannot be written
   5    a model's weights are missing
   6    memory ran out
-  7    the model found nothing usable (evaluate: for one object at least)
+  7    the model found nothing usable (evaluate, scenes: for one object at least)
   130  interrupted
 """
 
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbose = getattr(options, "verbose", False)
     try:
         return options.run(options) or 0
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED_EXIT_CODE, verbose)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted", INTERRUPTED_EXIT_CODE, verbose)
     except Sam3dError as error:
         return _fail(str(error), error.exit_code, verbose)
     except Exception as error:
@@ -163,13 +164,17 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 def _inference_options(parser: argparse.ArgumentParser) -> None:
     text = "photo with masks 0.png, 1.png ... beside it, its folder, or a sample's name"
     _option(parser, "image_path", required=True, help=text)
-    _option(parser, "mask_index", type=int, default=0, help="which mask (default: 0)")
+    text = "which mask, -1 for a scene of all (default: 0)"
+    _option(parser, "mask_index", type=int, default=0, help=text)
     _option(parser, "output_dir", default="output", help="results go into a new folder in here")
     _switch(parser, "export_images", "also write the photo with its mask and a preview")
     text = "glb, obj, ply or stl; several with commas (default: glb)"
     _option(parser, "output_format", type=_formats, default=("glb",), help=text)
     text = "write into a folder without a time in its name and replace the files there"
     _switch(parser, "overwrite", text)
+    text = "scene: find up and the floor by none, pca, obb or obb+ (default: none)"
+    _option(parser, "realign", help=text)
+    _switch(parser, "save_all_objects", "scene: also write each object on its own")
     _model_options(parser)
 
 
@@ -186,18 +191,22 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser)
 
 
-def _inference(options: argparse.Namespace) -> None:
+def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.examples import load_example
     from sam3d_nb.pipeline import load_model
     from sam3d_nb.progress import Progress
     from sam3d_nb.runs import check_formats, reconstruct_to_folder
 
     check_formats(options.output_format)
+    if options.mask_index == ALL_MASKS:
+        return _scene(options)
     if options.mask_index < 0:
         raise InputError(
-            f"mask index {options.mask_index} is not available in this version, which "
-            "reconstructs single objects; give 0 or more"
+            f"mask index {options.mask_index} is not available in this version; give {ALL_MASKS} "
+            "for a scene of all masks, or 0 or more for one object"
         )
+    if options.realign or options.save_all_objects:
+        raise InputError("realign and save_all_objects are about scenes; they need --mask_index=-1")
     model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)
     with Progress() as progress:
@@ -213,6 +222,40 @@ def _inference(options: argparse.Namespace) -> None:
             on_event=progress,
         )
     _print_paths(run.files)
+    return None
+
+
+def _scene(options: argparse.Namespace) -> int:
+    from sam3d_nb.examples import load_example
+    from sam3d_nb.pipeline import load_model
+    from sam3d_nb.progress import Progress
+    from sam3d_nb.scene.runs import scene_to_folder
+
+    model = load_model(options.model, options.device, options.memory)
+    example = load_example(options.image_path)
+    with Progress() as progress:
+        run = scene_to_folder(
+            example,
+            model,
+            options.output_dir,
+            formats=options.output_format,
+            seed=options.seed,
+            realign=options.realign or "none",
+            pictures=options.export_images,
+            save_all_objects=options.save_all_objects,
+            overwrite=options.overwrite,
+            on_event=progress,
+        )
+    _print_paths(run.files)
+    if run.resumed:
+        done = f"{run.resumed} of {len(example.masks)} objects"
+        print(f"sam3d-nb: {done} were made by an earlier run", file=sys.stderr)
+    for failure in run.result.failures:
+        if failure.trace and getattr(options, "verbose", False):
+            print(failure.trace, file=sys.stderr)
+        where = f"{failure.name} (mask {failure.mask_index})"
+        print(f"sam3d-nb: {where} failed: {failure.reason}", file=sys.stderr)
+    return ReconstructionError.exit_code if run.result.failures else 0
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ many between as it has steps. Progress bars, notebooks and timers consume the sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +17,7 @@ from sam3d_nb.frames import Pose
 
 if TYPE_CHECKING:
     from sam3d_nb.object3d import Object3D
+    from sam3d_nb.scene.scene import Failure, Scene
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,16 @@ class Event:
 
     stage: ClassVar[str] = "stage"
     fraction: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """What goes on, for progress bars."""
+        return self.stage
+
+    @property
+    def share(self) -> float:
+        """How much of that is done, for progress bars."""
+        return self.fraction
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +116,68 @@ class DoneEvent(Event):
 
     stage: ClassVar[str] = "done"
     result: Object3D | None = None
+
+
+# --- Scenes ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SceneEvent(Event):
+    """An object of a scene is begun, and the base of what happens to it after that.
+
+    fraction: of the objects, how many are over. number, count: this is object number 1 to count.
+    name: of the object.
+    """
+
+    stage: ClassVar[str] = "scene"
+    number: int = 0
+    count: int = 0
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """Which object it is, for progress bars."""
+        return f"{self.number} of {self.count}, {self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectEvent(SceneEvent):
+    """An object is being made. inner: what its model reports, stages and all."""
+
+    inner: Event = field(default_factory=Event)
+
+    @property
+    def label(self) -> str:
+        """Which object is at which stage, for progress bars."""
+        return f"{super().label}: {self.inner.label}"
+
+    @property
+    def share(self) -> float:
+        """How much of the object's stage is done."""
+        return self.inner.share
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectDoneEvent(SceneEvent):
+    """An object is complete. resumed: it was made by an earlier run and kept on disk."""
+
+    result: Object3D | None = None
+    resumed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectFailedEvent(SceneEvent):
+    """An object could not be made; the rest go on."""
+
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SceneDoneEvent(Event):
+    """The scene is complete."""
+
+    stage: ClassVar[str] = "done"
+    result: Scene | None = None
 
 
 OnEvent = Callable[[Event], None]

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +22,12 @@ from sam3d_nb.images import check_mask
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D, Provenance
 from sam3d_nb.splats import Gaussians
+
+if TYPE_CHECKING:
+    from sam3d_nb.scene.reconstruct import Masks
+    from sam3d_nb.scene.scene import Scene
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +136,59 @@ class Model(ABC):
         request = resolve_request(image, mask, pointmap, intrinsics, seed)
         return self.report(request, self.run(request))
 
+    def reconstruct_scene(
+        self,
+        image: np.ndarray | Example,
+        masks: Masks | None = None,
+        *,
+        pointmap: np.ndarray | None = None,
+        intrinsics: np.ndarray | None = None,
+        seed: int = 0,
+        realign: str = "none",
+        on_event: OnEvent | None = None,
+        save_dir: str | Path | None = None,
+        resume: bool = True,
+        **options: Any,
+    ) -> Scene:
+        """Reconstruct objects of one photo, one after another, into a scene.
+
+        masks: indices into the example's masks, bool arrays (H, W), or arrays by index; by default
+        all masks of the example. image, pointmap, intrinsics, seed: as in `reconstruct`, and so is
+        every object. realign: see `Scene.realigned`. on_event: called with every `Event`: those of
+        scenes hold those of their objects. save_dir: a folder that keeps each object as soon as it
+        is done; a run that was stopped goes on from there with the same arguments, unless `resume`
+        is false. options: what else `reconstruct` of this model takes.
+
+        An object that fails is in the scene's `failures` with its reason, and the rest go on.
+        Raises InputError for what is wrong with the call, OutputError where objects cannot be kept,
+        and where no object could be made, what its first one raised.
+        """
+        from sam3d_nb.scene.reconstruct import stream_scene
+
+        events = stream_scene(
+            self,
+            image,
+            masks,
+            pointmap=pointmap,
+            intrinsics=intrinsics,
+            seed=seed,
+            realign=realign,
+            save_dir=save_dir,
+            resume=resume,
+            **options,
+        )
+        return finish(events, on_event)
+
+    def shared(self) -> dict[str, Any]:
+        """Return what `stream` takes for all objects of one photo, such as a cache."""
+        return {}
+
+    def deciding(self, **options: Any) -> dict[str, str | int | float | bool]:
+        """Return what decides a result besides the request; raises InputError for bad options."""
+        if options:
+            raise InputError(f"{self.name} takes no options, but got {', '.join(sorted(options))}")
+        return {}
+
     def report(self, request: Request, run: Run) -> Generator[Event, None, Object3D]:
         """Pass the events of `run` on, time them, and end with a `DoneEvent`."""
         timer = StageTimer(self.synchronize)
@@ -159,8 +220,8 @@ class Model(ABC):
         return result
 
 
-def finish(events: Generator[Event, None, Object3D], on_event: OnEvent | None = None) -> Object3D:
-    """Drive a stream of events to its end and return the object.
+def finish(events: Generator[Event, None, Result], on_event: OnEvent | None = None) -> Result:
+    """Drive a stream of events to its end and return what it returns.
 
     An exception that `on_event` raises closes the stream before it goes on to the caller.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from sam3d_nb.events import DoneEvent, Event
+from sam3d_nb.events import DoneEvent, Event, SceneDoneEvent
 
 PATIENCE = 1.0
 """Seconds before a bar appears; what is quicker needs none."""
@@ -22,14 +22,14 @@ class Progress:
         self._bar: Any = None
 
     def __call__(self, event: Event) -> None:
-        """Show `event`; the bar goes when the object is done."""
-        if isinstance(event, DoneEvent):
+        """Show `event`; the bar goes when the object or the scene is done."""
+        if isinstance(event, DoneEvent | SceneDoneEvent):
             self.close()
             return
         if self._bar is None:
             self._bar = progress_bar(total=1.0, visible=self._visible)
-        self._bar.set_description_str(event.stage, refresh=False)
-        self._bar.update(event.fraction - self._bar.n)
+        self._bar.set_description_str(event.label, refresh=False)
+        self._bar.update(event.share - self._bar.n)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Generator
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ import torch
 from sam3d_nb.engine.memory import is_out_of_memory, out_of_memory
 from sam3d_nb.engine.options import DECODED, Options
 from sam3d_nb.engine.stages import Stages
+from sam3d_nb.errors import InputError
 from sam3d_nb.events import Event, OnEvent
 from sam3d_nb.examples import Example
 from sam3d_nb.model.cache import SceneCache
@@ -26,9 +29,8 @@ class Sam3dObjects(Stages, Model):
     """The network of SAM 3D Objects: mesh, gaussians and pose of one object of a photo.
 
     store: the networks, with `StandInStore` for tests and timings only. device: cuda, mps or cpu.
-    memory: resident, staged or auto, see `Placement`. accelerate: replay the steps of stage 1 from
-    CUDA graphs; None does so on CUDA where networks are resident. Raises WeightsError where weights
-    are missing or damaged.
+    memory: resident, staged or auto, see `Placement`. accelerate: see `Stages`. Raises WeightsError
+    where weights are missing or damaged, OutOfMemoryError where resident ones do not fit.
 
     The same seed on the same device gives the same result, bit for bit; the global random numbers
     are neither used nor changed. One object at a time: a model is not to be used from two threads.
@@ -147,6 +149,20 @@ class Sam3dObjects(Stages, Model):
         mesh = yield from self.decode_mesh(latent, grid, options)
         settings = self.settings(options) | {"point_map": depth.source}
         return Reconstruction(mesh, pose, gaussians, depth.intrinsics, settings)
+
+    def shared(self) -> dict[str, Any]:
+        """Return a cache for the objects of one photo: its point map and features once."""
+        return {"cache": SceneCache()}
+
+    def deciding(self, **options: Any) -> dict[str, str | int | float | bool]:
+        """Return what decides a result besides the request; raises InputError, see `Options`."""
+        known = [field.name for field in fields(Options)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise InputError(
+                f"{self.name} has no option {', '.join(unknown)}; there are {', '.join(known)}"
+            )
+        return self.settings(Options(**options))
 
     def settings(self, options: Options) -> dict[str, str | int | float | bool]:
         """Return what decides the result besides photo, mask, point map and seed."""

@@ -17,6 +17,7 @@ from PIL import Image
 from sam3d_nb.errors import InputError
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
+from sam3d_nb.scene import Scene
 from sam3d_nb.view.render import render
 from sam3d_nb.view.thin import thinned
 from sam3d_nb.view.world import Frame, Item, ball, photo_direction, upright
@@ -94,12 +95,13 @@ def show(
 ) -> View:
     """Show objects in a notebook: a viewer to turn with the mouse, and beside it a picture.
 
-    items: each an object, a mesh, or a list of them that is shown together. A single object
-    stands in its own frame. Several items, such as `show(obj, truth)`, stand side by side as the
-    photo's camera has them, and turn together; azimuth 0, elevation 0 is then the direction of
-    the photo. frame: what the vertices of plain meshes mean, "object" or "camera"; see `upright`.
-    size: pixels a side. titles: one an item, instead of the objects' names. More than 300,000
-    triangles are shown by a coarser copy, and the line below says so.
+    items: each an object, a mesh, a scene, or a list of them that is shown together. A single
+    object stands in its own frame, a scene in its world. Several items, such as `show(obj, truth)`,
+    stand side by side as the photo's camera has them, and turn together; azimuth 0, elevation 0 is
+    then, and for a scene, the direction of the photo. frame: what the vertices of plain meshes
+    mean, "object" or "camera"; see `upright`. size: pixels a side. titles: one an item, instead of
+    the objects' names. More than 300,000 triangles are shown by a coarser copy, and the line below
+    says so.
 
     Raises InputError where there is nothing to show, or another number of titles than of items.
     """
@@ -136,7 +138,8 @@ def _subject(
     scene = [item] if isinstance(item, Object3D | Mesh) and together else item
     meshes = upright(scene, frame)
     if (together or not alone or frame == "camera") and frame != "object":
-        around, above = photo_direction(ball(meshes)[0])
+        eye = item.world.translation if isinstance(item, Scene) else (0.0, 0.0, 0.0)
+        around, above = photo_direction(ball(meshes)[0], eye)
         azimuth, elevation = azimuth + around, float(np.clip(elevation + above, -85, 85))
     return _Subject(_title(item), meshes, azimuth, elevation)
 
@@ -179,6 +182,8 @@ def _title(item: Item | Sequence[Item]) -> str:
         return "mesh"
     if isinstance(item, Object3D):
         return item.name
+    if isinstance(item, Scene):
+        return f"scene of {len(item)} object{'s' * (len(item) != 1)}"
     return _title(item[0]) if len(item) == 1 else f"{len(item)} objects"
 
 
