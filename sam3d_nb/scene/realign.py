@@ -92,11 +92,9 @@ _UP: dict[str, Callable[[Scene, list[np.ndarray]], tuple[np.ndarray, float]]] = 
 def _world(up: np.ndarray, floor: float) -> Pose:
     """Return the pose of the camera frame in the world whose y is `up` (3,), the floor at 0.
 
-    The camera stands above the origin and looks along -z, apart from its tilt.
+    The camera stands above the origin and looks along -z, apart from its tilt: `up` is plausible.
     """
     backward = np.array([0.0, 0.0, -1.0])
-    if abs(backward @ up) > 0.95:  # it looks down: what is low in the photo is near
-        backward = np.array([0.0, 1.0, 0.0])
     z = backward - up * (backward @ up)
     z /= np.linalg.norm(z)
     rows = np.stack([np.cross(up, z), up, z])
