@@ -1,7 +1,6 @@
 """Condition embedders: golden files, published names, savings that change nothing, bad input."""
 
-from dataclasses import replace
-
+import published
 import pytest
 import torch
 from harness import fill, manifest, shapes
@@ -24,7 +23,7 @@ from sam3d_nb.model.config import (
     STAGE1_CONDITION,
     STAGE2_CONDITION,
     PointEmbedConfig,
-    VisionConfig,
+    PreprocessConfig,
 )
 from sam3d_nb.model.preprocess import image_tensor, mask_tensor, pointmap_tensor, prepare_inputs
 from sam3d_nb.model.vision import VisionTransformer
@@ -47,14 +46,18 @@ def test_published_names_and_shapes(stage, config, parameters):
 def test_embedder_golden(golden, stage):
     reference = golden("stage1/embedder_fuser")
     inputs = {k.removeprefix("in."): v for k, v in reference.tensors.items() if k[:3] == "in."}
-    embedder = fill(build_condition_embedder(SMALL[stage]))
+    config = {
+        "ss": published.stage1_condition(reference.config),
+        "slat": published.stage2_condition(reference.config["dinov2"]),
+    }
+    embedder = fill(build_condition_embedder(config[stage]))
     reference.check(embedder(inputs), f"{stage}.tokens")
 
 
 def test_stage_2_golden(golden):
     reference = golden("stage2/slat_condition_embedder")
-    vision = VisionConfig(width=48, depth=2, heads=4, image_size=56)
-    embedder = fill(build_condition_embedder(replace(STAGE2_CONDITION, networks=(vision, vision))))
+    config = published.stage2_condition(reference.config["tiny_vit"])
+    embedder = fill(build_condition_embedder(config))
     assert shapes(embedder) == {k: tuple(v) for k, v in reference.info["names"].items()}
     reference.check(embedder(reference.tensors), "tokens")
     tokens = embedder.module_list[0](reference["image"])
@@ -64,7 +67,8 @@ def test_stage_2_golden(golden):
 
 def test_pointmap_embedder_golden(golden):
     reference = golden("stage1/pointmap_embedder")
-    embedder = fill(PointPatchEmbed(POINTS), "module_list.2.")
+    points = PointPatchEmbed(published.points(reference.config))
+    embedder = fill(points, reference.info["weights"]["prefix"])
     reference.check(embedder(reference["in.pointmap"]), "tokens")
 
 
@@ -73,8 +77,9 @@ def test_from_photo_to_tokens_golden(golden):
     image = image_tensor(reference["in.rgb"])
     mask = mask_tensor(reference["in.mask"] != 0)
     pointmap = pointmap_tensor(reference["in.pointmap"], image.shape[1:])
-    inputs = prepare_inputs(image, mask, pointmap, SMALL_PREPROCESS)
-    embedder = fill(build_condition_embedder(SMALL_STAGE1_CONDITION))
+    size = PreprocessConfig(reference.config["preprocess_size"])
+    inputs = prepare_inputs(image, mask, pointmap, size)
+    embedder = fill(build_condition_embedder(published.stage1_condition(reference.config)))
     reference.check(embedder(inputs.tensors), "tokens")
 
 

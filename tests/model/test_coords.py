@@ -24,14 +24,15 @@ def check_exact(file, actual, key):
 
 def test_golden(golden):
     file = golden("stage1/coords")
+    config = CoordsConfig(file.config["max_neighbor_axes_dist"], file.config["max_coords"])
     occupied = occupied_voxels(file["in.logits"])
     check_exact(file, occupied, "coords_original")
-    check_exact(file, prune(occupied), "pruned")
+    check_exact(file, prune(occupied, config.prune_distance), "pruned")
     check_exact(file, prune(occupied, 2), "pruned_dist2")
-    voxels = find_voxels(file["in.logits"])
+    voxels = find_voxels(file["in.logits"], config)
     check_exact(file, voxels.coords, "downsampled_small")
     check_exact(file, voxels.occupied, "coords_original")
-    assert voxels.factor == 1
+    assert voxels.factor == file.config["factor_small"]
 
 
 def test_golden_halving(golden):

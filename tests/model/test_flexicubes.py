@@ -168,6 +168,8 @@ def test_golden(golden) -> None:
     g = golden("stage2/flexicubes_dense")
     size = g.config["resolution"]
     cells = dense_cells((size, size, size))
+    points = torch.cartesian_prod(*[torch.arange(size + 1)] * 3) / size - 0.5
+    g.check(points + g["deform_logits"].tanh() / (2 * size), "grid_vertices")
     mesh = extract(cells, g["grid_vertices"], g["sdf"], g["colors_logits"], g["weights"])
     g.check(mesh.vertices, "vertices")
     g.check(mesh.faces, "faces")

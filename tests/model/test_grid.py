@@ -101,6 +101,7 @@ def test_updown_golden(golden) -> None:
     data.check(grid.parents.index, "idx")
     data.check(down, "down_feats")
     data.check(grid.upsample(down), "up_feats")
+    data.check(grid.coords, "up_coords")
     head = len(data["subdivide_coords"])
     data.check(grid.subdivided.coords[:head], "subdivide_coords")
     data.check(grid.subdivide(data["feats"])[:head], "subdivide_feats")
@@ -138,8 +139,9 @@ def test_windows(size: int, shift: int, side: int) -> None:
 def test_window_golden(golden) -> None:
     data: Golden = golden("stage2/swin_blocks")
     grid = Grid(data["coords"])
-    for shift in (0, 4):
-        groups = grid.windows(8, shift)
+    for name in data.info["weight_prefixes"]:
+        shift = name.removeprefix("out_shift")
+        groups = grid.windows(data.config["window_size"], int(shift))
         expected = data[f"window_of_voxel_shift{shift}"].long()
         offset = groups.offsets[1:].long()
         window = torch.bucketize(groups.rank, offset, right=True)

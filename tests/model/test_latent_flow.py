@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import published
 import pytest
 import torch
 from coordinates import voxels
@@ -34,16 +35,6 @@ from sam3d_nb.model.latent_flow import (
 from sam3d_nb.model.sampler import schedule, time_grid
 
 
-def config_of(published: dict) -> LatentFlowConfig:
-    return LatentFlowConfig(
-        width=published["model_channels"],
-        depth=published["num_blocks"],
-        heads=published["num_heads"],
-        condition_width=published["cond_channels"],
-        io_width=published["io_block_channels"][0],
-    )
-
-
 def filled(config: LatentFlowConfig) -> LatentFlow:
     flow = build_latent_flow(config)
     fill(flow, CHECKPOINT_PREFIX)
@@ -69,8 +60,8 @@ def traced(**modules: torch.nn.Module) -> Iterator[dict[str, Tensor]]:
 
 def test_forward_golden(golden) -> None:
     data: Golden = golden("stage2/slat_flow_forward")
-    flow = filled(config_of(data.config))
-    grid = Grid(data["coords"])
+    flow = filled(published.latent_flow(data.config))
+    grid = Grid(data["coords"], flow.config.resolution)
     x, t, tokens = data["x"][0], data["t"], data["cond"]
     with traced(
         trace_input_layer=flow.input_layer,
@@ -115,35 +106,28 @@ def test_small_input_golden(golden) -> None:
     data.check(pending.add_to(h)[0], "transformer_out")
 
 
-RUNS = ["cfg0", "cfg1", "cfg25", "cfg5_rescale3", "cfg1_nointerval"]
-
-
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.golden_cases("name", "stage2/slat_sampler", lambda data: data.info["runs"])
 def test_sampler_golden(golden, name: str) -> None:
     data: Golden = golden("stage2/slat_sampler")
-    flow = filled(config_of(data.config["reverse_fn"]["backbone"]))
+    flow = filled(published.latent_flow(data.config["reverse_fn"]["backbone"]))
+    grid = Grid(data["coords"], flow.config.resolution)
     options = data.info["runs"][name]
-    interval = options["cfg_interval"]
-    config = replace(
-        STAGE2_SAMPLER,
-        steps=options["inference_steps"],
-        rescale=options["rescale_t"],
-        guidance=options["cfg_strength"],
-        interval=None if interval is None else tuple(interval),
-    )
-    data.check(time_grid(config.steps, config.rescale, torch.float32), f"t_{name}")
-    *_, (_, latent) = sample_latent(flow, data["cond"], Grid(data["coords"]), data["noise"], config)
+    config = published.sampler(STAGE2_SAMPLER, options)
+    steps = options["inference_steps"]
+    data.check(time_grid(steps, config.rescale, torch.float32), f"t_{name}")
+    *_, (_, latent) = sample_latent(flow, data["cond"], grid, data["noise"], config, steps)
     data.check(latent, f"latent_{name}")
     statistics = LatentStatistics(tuple(data.info["slat_mean"]), tuple(data.info["slat_std"]))
     assert statistics == LatentStatistics()
-    data.check(denormalize(latent), f"slat_{name}")
+    data.check(denormalize(latent, statistics), f"slat_{name}")
 
 
 @pytest.mark.slow
 def test_full_size_golden(golden) -> None:
     data: Golden = golden("stage2/full_slat_flow_forward")
-    flow = filled(config_of(data.config))
-    out = run(flow, data["x"][0], data["t"], data["cond"], Grid(data["coords"]))
+    flow = filled(published.latent_flow(data.config))
+    grid = Grid(data["coords"], flow.config.resolution)
+    out = run(flow, data["x"][0], data["t"], data["cond"], grid)
     data.check(out[None], "out")
 
 

@@ -23,6 +23,7 @@ from sam3d_nb.model.layout import (
     place_gaussians,
     place_points,
     quaternion_from_matrix,
+    single_scale,
     standardize,
 )
 from sam3d_nb.model.preprocess import Moments
@@ -47,8 +48,8 @@ def random_layout(scale=0.7):
 def test_golden(golden, with_moments):
     file = golden("stage1/pose_decoder")
     prefix = "out" if with_moments else "noscene"
-    latents = {name: file[f"in.{name}"] for name in INPUTS}  # (8, 1, 1, channels)
-    for case in range(8):
+    latents = {name: file[f"in.{name}"] for name in INPUTS}  # (cases, 1, 1, channels)
+    for case in range(len(file["in.scale"])):
         moments = Moments(file["in.pointmap_scale"][case][0], file["in.pointmap_shift"][case][0])
         layout = decode_layout(
             {name: value[case] for name, value in latents.items()},
@@ -130,10 +131,20 @@ def read_object(file, i):
         "raw_opacity": file[f"in.{i}.opacity"],
     }
     layout = Layout(file[f"in.{i}.quat"], file[f"in.{i}.trans"], file[f"in.{i}.scale"])
-    return GaussianSet(**raw), layout
+    config = file.config["gaussian"]
+    settings = {
+        "kernel_size": config["mininum_kernel_size"],
+        "scale_bias": config["scaling_bias"],
+        "opacity_bias": config["opacity_bias"],
+    }
+    return GaussianSet(**raw, **settings), layout
 
 
-@pytest.mark.parametrize("i", [0, 1])
+def objects(file):
+    return range(len(file.config["objects"]))
+
+
+@pytest.mark.golden_cases("i", "stage1/scene_transform", objects)
 def test_golden_placement(golden, i):
     file = golden("stage1/scene_transform")
     gaussians, layout = read_object(file, i)
@@ -142,11 +153,17 @@ def test_golden_placement(golden, i):
     file.check(gaussians.rotation, f"local.{i}.rotation")
     file.check(gaussians.opacity, f"local.{i}.opacity")
     file.check(place_points(gaussians.xyz, layout), f"out.{i}.points")
+    rotation, scale = matrix_from_quaternion(layout.rotation), single_scale(layout)
+    file.check(rotation, f"out.{i}.decomposed_rotation")
+    file.check(torch.full((1, 3), scale), f"out.{i}.decomposed_scale")
+    matrix = torch.eye(4)[None]  # (1, 4, 4): a row of homogeneous coordinates times it
+    matrix[0, :3, :3], matrix[0, 3, :3] = scale * rotation[0], layout.translation[0]
+    file.check(matrix, f"out.{i}.matrix_rowvec")
 
 
 def test_golden_scene(golden):
     file = golden("stage1/scene_transform")
-    scene = merge([place(*read_object(file, i)) for i in range(2)])
+    scene = merge([place(*read_object(file, i)) for i in objects(file)])
     for key in ("xyz", "rotation", "opacity"):
         file.check(getattr(scene, f"raw_{key}"), f"scene.raw.{key}")
     file.check(scene.raw_scale, "scene.raw.scaling")

@@ -1,3 +1,4 @@
+import published
 import pytest
 import torch
 from harness import fill, manifest, shapes
@@ -5,23 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.model.config import SMALL_MESH_DECODER, MeshDecoderConfig, TrunkConfig
+from sam3d_nb.model.config import SMALL_MESH_DECODER
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.mesh_decoder import MeshDecoder, SubdivisionBlock, build_mesh_decoder
 from sam3d_nb.model.surface import SurfaceError, mesh_from_features
-
-
-def golden_config(config: dict) -> MeshDecoderConfig:
-    trunk = TrunkConfig(
-        width=config["model_channels"],
-        depth=config["num_blocks"],
-        heads=config["num_heads"],
-        mlp_ratio=config["mlp_ratio"],
-        window=config["window_size"],
-        channels=config["latent_channels"],
-        resolution=config["resolution"],
-    )
-    return MeshDecoderConfig(trunk)
 
 
 def small_input(voxels: int = 40) -> tuple[Tensor, Grid]:
@@ -42,7 +30,7 @@ def small() -> MeshDecoder:
 
 def test_golden(golden) -> None:
     g = golden("stage2/slat_decoder_mesh")
-    decoder = fill(build_mesh_decoder(golden_config(g.config)))
+    decoder = fill(build_mesh_decoder(published.mesh_decoder(g.config)))
     grid = Grid(g["coords"], g.config["resolution"])
     h = decoder.features(g["slat"], grid)
     g.check(h, "trace_last_block")
@@ -58,7 +46,7 @@ def test_golden(golden) -> None:
 
 def test_golden_composed(golden) -> None:
     g = golden("stage2/composed")
-    config = golden_config(g.config["slat_decoder_mesh"])
+    config = published.mesh_decoder(g.config["slat_decoder_mesh"])
     decoder = fill(build_mesh_decoder(config))
     features, fine = decoder(g["slat"], Grid(g["coords"], config.trunk.resolution))
     rows = len(g["mesh_feats_head"])
@@ -80,7 +68,7 @@ def test_golden_block_on_small_input(golden) -> None:
 @pytest.mark.slow
 def test_golden_at_full_size(golden) -> None:
     g = golden("stage2/full_slat_decoder_mesh")
-    decoder = fill(build_mesh_decoder(golden_config(g.config)))
+    decoder = fill(build_mesh_decoder(published.mesh_decoder(g.config)))
     features, fine = decoder(g["slat"], Grid(g["coords"], g.config["resolution"]))
     g.check(features, "out_feats")
     g.check(fine.coords, "out_coords")

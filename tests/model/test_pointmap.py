@@ -4,6 +4,7 @@ import math
 import warnings
 from dataclasses import replace
 
+import published
 import pytest
 import torch
 from harness import fill, manifest, shapes
@@ -44,8 +45,9 @@ def test_published_names_and_shapes():
 
 
 def test_small_configuration_has_the_golden_names(golden):
-    names = golden("pointmap/forward").info["names"]
-    network = shapes(build_moge(SMALL_MOGE))
+    reference = golden("pointmap/forward")
+    names = reference.info["names"]
+    network = shapes(build_moge(published.moge(reference.config)))
     del network["image_mean"], network["image_std"]
     assert network == {k: tuple(v) for k, v in names.items() if k in network}
     assert set(names) - set(network) <= {"image_mean", "image_std"}
@@ -54,8 +56,9 @@ def test_small_configuration_has_the_golden_names(golden):
 def test_token_grid_golden(golden):
     reference = golden("pointmap/token_grid")
     for height, width, tokens, *expected in reference["grid"].tolist():
-        h, w = resized_size(height, width, tokens)
-        assert [h, w, h // 14, w // 14] == expected
+        patch = reference.config["patch_size"]
+        h, w = resized_size(height, width, tokens, patch)
+        assert [h, w, h // patch, w // patch] == expected
     for low, high, level, tokens in reference["levels"].tolist():
         assert tokens_at_level((low, high), level) == tokens
 
@@ -63,8 +66,9 @@ def test_token_grid_golden(golden):
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_residual_block_golden(golden, norm):
     reference = golden("pointmap/res_block")
-    prefix = reference.config["weight_prefix"][norm]
-    block = fill(ResidualBlock(32, 64, f"{norm}_norm"), prefix)
+    config = reference.config
+    block = ResidualBlock(config["in"], config["hidden"], f"{norm}_norm")
+    fill(block, config["weight_prefix"][norm])
     for size in ("", "_small"):
         reference.check(block(reference[f"x{size}"][None])[0], f"out{size}_{norm}")
 
@@ -80,15 +84,21 @@ def small():
     return fill(build_moge(SMALL_MOGE))
 
 
-@pytest.mark.parametrize("run", ["run0", "run1", "run2"])
-def test_forward_golden(golden, small, run):
+def runs(reference):
+    return reference.info["runs"]
+
+
+@pytest.mark.golden_cases("run", "pointmap/forward", runs)
+def test_forward_golden(golden, run):
     reference = golden("pointmap/forward")
+    network = fill(build_moge(published.moge(reference.config)))
     info = reference.info["runs"][run]
     image = image_tensor(reference[f"{run}.image"])
     resized = resized_size(info["height"], info["width"], info["num_tokens"])
     assert list(resized) == info["resized"]
-    actual = trace(small, image, resized, info["num_tokens"])
-    names = [key for key in reference.tensors if key.startswith(run) and not key.endswith("image")]
+    actual = trace(network, image, resized, info["num_tokens"])
+    names = [key for key in reference.tensors if key.startswith(f"{run}.")]
+    names.remove(f"{run}.image")
     for key in names:
         name = key.split(".")[1]
         reference.check(actual[name], key, tolerance=name)
@@ -125,7 +135,7 @@ def test_full_forward_golden(golden):
     reference = golden("pointmap/full_forward")
     network = fill(build_moge(moge_config(reference.config["model_config"])))
     image = image_tensor(reference["image"])
-    resized = resized_size(36, 48, reference.config["num_tokens"])
+    resized = resized_size(*image.shape[1:], reference.config["num_tokens"])
     x = network.backbone_input(image, resized)
     maps = network.backbone.feature_maps(x, network.taken_blocks)
     aspect = resized[1] / resized[0]
@@ -158,9 +168,7 @@ def call_options(info):
     return PointMapOptions(**call)
 
 
-@pytest.mark.parametrize(
-    "run", ["standin", "default", "default_b", "projected", "unmasked", "fov", "empty"]
-)
+@pytest.mark.golden_cases("run", "pointmap/infer", runs)
 def test_infer_golden(golden, run):
     reference = golden("pointmap/infer")
     info = reference.info["runs"][run]
@@ -195,7 +203,8 @@ def test_infer_golden(golden, run):
 
 def infer_network(reference, run, threshold):
     """Return the small network with the run's overrides and mask threshold."""
-    network = fill(build_moge(replace(SMALL_MOGE, mask_threshold=threshold)))
+    config = replace(published.moge(reference.config), mask_threshold=threshold)
+    network = fill(build_moge(config))
     if run != "standin":
         state = {name: reference[f"override.{name}"] for name in reference.info["overrides"]}
         missing = network.load_state_dict(state, strict=False)
@@ -203,13 +212,7 @@ def infer_network(reference, run, threshold):
     return network
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        *("exact", "exact_tall", "noise", "noise_small", "fixed_focal"),
-        *("behind_camera", "far", "few", "one"),
-    ],
-)
+@pytest.mark.golden_cases("run", "pointmap/recover_focal_shift", runs)
 def test_focal_shift_golden(golden, run):
     reference = golden("pointmap/recover_focal_shift")
     info = reference.info["runs"][run]
@@ -221,11 +224,11 @@ def test_focal_shift_golden(golden, run):
         result = locate(points, mask, PointMapOptions(fov_x=info["fov_x_degrees"]))
         focal, shift, intrinsics = result.focal, result.shift, result.intrinsics
     fxfy = torch.stack([intrinsics[0, 0], intrinsics[1, 1]])
-    own = "few" if run == "few" else None
+    own = run if run in reference.info["tolerance"] else None
     reference.check(torch.tensor(focal), f"{run}.focal", tolerance=own or "focal")
     reference.check(torch.tensor(shift), f"{run}.shift", tolerance=own or "shift")
     reference.check(fxfy, f"{run}.fxfy", tolerance=own or "fxfy")
-    if run == "one":
+    if info["valid_samples_64x64"] < 2 and info["fov_x_degrees"] is None:
         assert (focal, shift) == (1.0, 0.0)
 
 

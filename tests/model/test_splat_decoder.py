@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import published
 import pytest
 import torch
 from coordinates import voxels
@@ -17,7 +18,6 @@ from sam3d_nb.model.config import (
     SPLAT_DECODER_32,
     GaussianConfig,
     SplatDecoderConfig,
-    TrunkConfig,
 )
 from sam3d_nb.model.gaussian_scene import merge, normalize_for_video, place
 from sam3d_nb.model.gaussians import PLY_PROPERTIES, GaussianSet
@@ -26,27 +26,6 @@ from sam3d_nb.model.layout import Layout
 from sam3d_nb.model.splat_decoder import SplatDecoder, build_splat_decoder, radical_inverse
 
 SETTINGS = ["slat_decoder_gs", "slat_decoder_gs_4"]
-
-
-def config_of(published: dict) -> SplatDecoderConfig:
-    values = published["representation_config"]
-    assert {k: v for k, v in values["lr"].items() if v != 1.0} == {"_rotation": 0.1}
-    return SplatDecoderConfig(
-        TrunkConfig(
-            width=published["model_channels"],
-            depth=published["num_blocks"],
-            heads=published["num_heads"],
-            window=published["window_size"],
-            resolution=published["resolution"],
-        ),
-        GaussianConfig(
-            per_voxel=values["num_gaussians"],
-            voxel_size=values["voxel_size"],
-            kernel_size=values["3d_filter_kernel_size"],
-            scale_bias=values["scaling_bias"],
-            opacity_bias=values["opacity_bias"],
-        ),
-    )
 
 
 def filled(config: SplatDecoderConfig) -> SplatDecoder:
@@ -88,8 +67,8 @@ def check_ply(data: Golden, actual: GaussianSet, key: str, opacity_atol: float) 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_golden(golden, name: str) -> None:
     data: Golden = golden(f"stage2/{name}")
-    decoder = filled(config_of(data.config))
-    grid = Grid(data["coords"])
+    decoder = filled(published.splat_decoder(data.config))
+    grid = Grid(data["coords"], data.config["resolution"])
     data.check(decoder.offset_perturbation, "offset_perturbation")
     data.check(decoder.channels(data["slat"], grid), "raw")
     gaussians = decoder(data["slat"], grid)
@@ -102,8 +81,10 @@ def test_golden(golden, name: str) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_full_size_golden(golden, name: str) -> None:
     data: Golden = golden(f"stage2/full_{name}")
-    decoder = filled(config_of(data.config))
-    data.check(decoder.channels(data["slat"], Grid(data["coords"])), "out_feats")
+    decoder = filled(published.splat_decoder(data.config))
+    grid = Grid(data["coords"], data.config["resolution"])
+    data.check(decoder.channels(data["slat"], grid), "out_feats")
+    data.check(grid.coords, "out_coords")
 
 
 @pytest.mark.parametrize(
@@ -233,26 +214,28 @@ def test_saturated_opacity_stays_finite() -> None:
     assert full.ply_table().isfinite().all()
 
 
-def load_set(data: Golden, prefix: str, kernel_size: float) -> GaussianSet:
+def load_set(data: Golden, prefix: str, settings: GaussianConfig) -> GaussianSet:
     return GaussianSet(
         data[f"{prefix}_xyz"],
         data[f"{prefix}_features_dc"][:, 0],
         data[f"{prefix}_scaling"],
         data[f"{prefix}_rotation"],
         data[f"{prefix}_opacity"],
-        kernel_size,
+        settings.kernel_size,
+        settings.scale_bias,
+        settings.opacity_bias,
     )
 
 
 def test_scene_golden(golden) -> None:
     data: Golden = golden("stage2/make_scene")
-    kernel = data.config["representation_config"]["3d_filter_kernel_size"]
+    settings = published.gaussians(data.config["representation_config"])
     placed = [
         place(
-            load_set(data, f"in{n}.", kernel),
+            load_set(data, f"in{n}.", settings),
             Layout(data[f"in{n}.rotation"], data[f"in{n}.translation"], data[f"in{n}.scale"]),
         )
-        for n in range(2)
+        for n in range(data.config["objects"])
     ]
     scene = merge(placed)
     for name, actual in (("first", merge(placed[:1])), ("scene", scene)):

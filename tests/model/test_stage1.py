@@ -2,18 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+import published
 import pytest
 import torch
 from harness import Golden, fill
 
 from sam3d_nb.model.conditioning import build_condition_embedder
-from sam3d_nb.model.config import (
-    SMALL_PREPROCESS,
-    SMALL_STAGE1_CONDITION,
-    SMALL_STRUCTURE_FLOW,
-    STAGE1_SAMPLER,
-    StructureDecoderConfig,
-)
+from sam3d_nb.model.config import STAGE1_SAMPLER, PreprocessConfig, StructureDecoderConfig
 from sam3d_nb.model.coords import Voxels, find_voxels, voxel_positions
 from sam3d_nb.model.layout import Layout, decode_layout
 from sam3d_nb.model.preprocess import image_tensor, mask_tensor, pointmap_tensor, prepare_inputs
@@ -26,15 +21,16 @@ from sam3d_nb.model.structure_flow import (
     sample_structure,
 )
 
-FLOW = replace(SMALL_STRUCTURE_FLOW, resolution=16)
-RUNS = {
-    "cfg": (STAGE1_SAMPLER, (32, 16, 8)),
-    "shortcut": (replace(STAGE1_SAMPLER, shortcut=True), (32, 12)),
-}
+FILE = "stage1/stage1_pipeline"
+pytestmark = pytest.mark.golden_cases(
+    "run", FILE, lambda file: file.config["runs"], indirect=True, scope="module"
+)
 
 
 @dataclass
 class Run:
+    name: str
+    options: dict
     latents: Latents
     logits: torch.Tensor
     voxels: Voxels
@@ -43,33 +39,48 @@ class Run:
 
 @pytest.fixture(scope="module")
 def reference(request):
-    return Golden(request.config.getoption("--golden"), "stage1/stage1_pipeline")
+    return Golden(request.config.getoption("--golden"), FILE)
 
 
 @pytest.fixture(scope="module")
 def inputs(reference):
     image, mask = image_tensor(reference["in.rgb"]), mask_tensor(reference["in.mask"].bool())
-    pointmap = pointmap_tensor(reference["in.pointmap"], tuple(image.shape[1:]))
-    return prepare_inputs(image, mask, pointmap, SMALL_PREPROCESS)
+    config = PreprocessConfig(reference.config["preprocess_size"])
+    return prepare_inputs(image, mask, pointmap(reference), config)
+
+
+def pointmap(reference):
+    """The caller's point map at the size of the image, (3, H, W)."""
+    return pointmap_tensor(reference["in.pointmap"], reference["in.rgb"].shape[:2])
 
 
 @pytest.fixture(scope="module")
-def tokens(inputs):
-    return fill(build_condition_embedder(SMALL_STAGE1_CONDITION))(inputs.tensors)
+def tokens(reference, inputs):
+    config = published.stage1_condition(reference.config)
+    return fill(build_condition_embedder(config))(inputs.tensors)
 
 
-@pytest.fixture(scope="module", params=list(RUNS))
+@pytest.fixture(scope="module")
 def run(request, reference, inputs, tokens):
-    sampler, widths = RUNS[request.param]
-    flow = fill(build_structure_flow(FLOW), CHECKPOINT_PREFIX)
-    decoder = fill(build_structure_decoder(StructureDecoderConfig(widths=widths)))
-    noise = draw_noise(FLOW, torch.Generator().manual_seed(reference.config["seed"]))
-    steps = reference.config["runs"][request.param]["steps"]
-    *_, (_, latents) = sample_structure(flow, tokens, noise, sampler, steps)
+    options = reference.config["runs"][request.param]
+    flow_config = published.structure_flow(reference.config["flow"])
+    flow = fill(build_structure_flow(flow_config), CHECKPOINT_PREFIX)
+    widths = tuple(options["decoder_channels"])
+    decoder = fill(build_structure_decoder(StructureDecoderConfig(widths)))
+    noise = draw_noise(flow_config, torch.Generator().manual_seed(reference.config["seed"]))
+    sampler = replace(
+        published.sampler(STAGE1_SAMPLER, reference.config),
+        shortcut=request.param.startswith("shortcut"),
+    )
+    *_, (_, latents) = sample_structure(flow, tokens, noise, sampler, options["steps"])
     logits = decode_structure(decoder, latents["shape"])
     voxels = find_voxels(logits)
     layout = decode_layout(latents, inputs.moments, voxels.factor)
-    return request.param, Run(latents, logits, voxels, layout)
+    return Run(request.param, options, latents, logits, voxels, layout)
+
+
+def test_pointmap(reference):
+    reference.check(pointmap(reference).permute(1, 2, 0), "pointmap_returned")
 
 
 def test_tokens(reference, tokens):
@@ -77,37 +88,29 @@ def test_tokens(reference, tokens):
 
 
 def test_latents(reference, run):
-    name, result = run
     for latent in ("6drotation_normalized", "shape", "translation_scale"):
-        reference.check(result.latents[latent], f"{name}.latent.{latent}")
+        reference.check(run.latents[latent], f"{run.name}.latent.{latent}")
 
 
 def test_logits(reference, run):
-    name, result = run
-    stride = reference.config["runs"][name]["logits_sub_stride"]
-    reference.check(result.logits[..., ::stride, ::stride, ::stride], f"{name}.logits_sub")
+    stride = run.options["logits_sub_stride"]
+    reference.check(run.logits[..., ::stride, ::stride, ::stride], f"{run.name}.logits_sub")
 
 
 def test_voxels(reference, run):
-    name, result = run
-    assert result.voxels.factor == reference.config["runs"][name]["downsample_factor"]
-    for actual, key in (
-        (result.voxels.occupied, "coords_original"),
-        (result.voxels.coords, "coords"),
-    ):
+    assert run.voxels.factor == run.options["downsample_factor"]
+    for actual, key in ((run.voxels.occupied, "coords_original"), (run.voxels.coords, "coords")):
         ours = {tuple(row) for row in actual.tolist()}
-        official = {tuple(row) for row in reference[f"{name}.{key}"].tolist()}
+        official = {tuple(row) for row in reference[f"{run.name}.{key}"].tolist()}
         assert len(ours & official) / len(ours | official) >= 0.999
         assert actual.tolist() == sorted(actual.tolist())
 
 
-def test_positions(reference, run):
-    name, result = run
-    if name == "cfg":
-        reference.check(voxel_positions(result.voxels.coords)[:64], "voxel_first64")
+def test_positions(reference):
+    coords = reference["cfg.coords"]
+    reference.check(voxel_positions(coords[:64]), "voxel_first64")
 
 
 def test_layout(reference, run):
-    name, result = run
     for key in ("rotation", "translation", "scale"):
-        reference.check(getattr(result.layout, key), f"{name}.{key}")
+        reference.check(getattr(run.layout, key), f"{run.name}.{key}")

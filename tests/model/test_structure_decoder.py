@@ -1,5 +1,6 @@
 """The sparse-structure decoder: golden logits, names, eps, precision, bad input."""
 
+import published
 import pytest
 import torch
 from harness import fill, manifest, shapes
@@ -20,8 +21,9 @@ def decoder():
     return fill(build_structure_decoder(SMALL_STRUCTURE_DECODER))
 
 
-def test_golden(golden, decoder):
+def test_golden(golden):
     file = golden("stage1/ss_decoder")
+    decoder = fill(build_structure_decoder(published.structure_decoder(file.config)))
     file.check(decoder(file["in.latent"]), "logits")
     file.check(shuffle_voxels(file["pixel_shuffle.in"]), "pixel_shuffle.out")
 

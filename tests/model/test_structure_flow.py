@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import published
 import pytest
 import torch
 from harness import fill, manifest, shapes
@@ -27,25 +28,32 @@ def flow():
     return fill(build_structure_flow(SMALL_STRUCTURE_FLOW), CHECKPOINT_PREFIX)
 
 
+def filled(file):
+    """The flow of a golden file's configuration."""
+    config = published.structure_flow(file.config)
+    return fill(build_structure_flow(config), CHECKPOINT_PREFIX)
+
+
 def inputs(file):
     return {name: file[f"in.x.{name}"] for name in NAMES}
 
 
 @pytest.mark.parametrize("case", ["d0", "d", "no_d"])
-def test_golden_forward(golden, flow, case):
+def test_golden_forward(golden, case):
     file = golden("stage1/mot_flow_forward")
-    d = {"d0": torch.zeros(2), "d": file["in.d"], "no_d": None}[case]
+    flow, d = filled(file), {"d0": 0 * file["in.d"], "d": file["in.d"], "no_d": None}[case]
     out = flow(inputs(file), flow.modulation(file["in.t"], d), flow.prepare(file["in.cond"]))
     for name in NAMES:
         file.check(out[name], f"out.{case}.{name}")
 
 
-def test_golden_guided(golden, flow):
+def test_golden_guided(golden):
     """Both halves of the guided pass, one item at a time since it takes one time."""
     file = golden("stage1/mot_flow_forward")
+    flow = filled(file)
     for name in NAMES:
         halves = []
-        for i in range(2):
+        for i in range(len(file["in.t"])):
             row = slice(i, i + 1)
             x = {key: value[row] for key, value in inputs(file).items()}
             table = flow.modulation(file["in.t"][row], torch.zeros(1))
@@ -56,11 +64,12 @@ def test_golden_guided(golden, flow):
         file.check(unconditional, f"out.uncond_d0.{name}")
 
 
-def test_golden_stages(golden, flow):
+def test_golden_stages(golden):
     file = golden("stage1/mot_flow_forward")
-    file.check(flow.embed_times(file["in.t"], torch.zeros(2)), "stage.t_emb_d0")
+    flow, d = filled(file), 0 * file["in.d"]
+    file.check(flow.embed_times(file["in.t"], d), "stage.t_emb_d0")
     streams = flow.encode(inputs(file))
-    table = flow.modulation(file["in.t"], torch.zeros(2))
+    table = flow.modulation(file["in.t"], d)
     block, condition = flow.blocks[0], flow.prepare(file["in.cond"])[0]
     m = Modulation.of(table[:, 0])
     shape, seen = block(SHAPE, streams[SHAPE], m, condition[SHAPE])
@@ -72,8 +81,13 @@ def test_golden_stages(golden, flow):
 
 def test_golden_timestep(golden):
     file = golden("stage1/timestep")
-    flow = fill(build_structure_flow(SMALL_STRUCTURE_FLOW), CHECKPOINT_PREFIX)
-    file.check(timestep_sinusoid(file["in.t"]), "sinusoid")
+    position = file.config["pos"]
+    config = StructureFlowConfig(
+        position["channels"], depth=0, heads=1, resolution=position["resolution"]
+    )
+    flow = fill(build_structure_flow(config), CHECKPOINT_PREFIX)
+    width = file.config["frequency_embedding_size"]
+    file.check(timestep_sinusoid(file["in.t"], width), "sinusoid")
     file.check(flow.t_embedder(file["in.t"]), "embedding")
     file.check(flow.latent_mapping[SHAPE].pos_emb, "shape_pos_emb")
 
@@ -198,7 +212,7 @@ def test_block_norms_have_eps_1e_6(flow, stream):
 
 def test_noise_is_drawn_in_the_published_order(golden):
     file = golden("stage1/stage1_pipeline")
-    config = StructureFlowConfig()
+    config = published.structure_flow(file.config["flow"])
     torch.manual_seed(file.config["seed"])
     drawn = draw_noise(config)
     seeded = draw_noise(config, torch.Generator().manual_seed(file.config["seed"]))

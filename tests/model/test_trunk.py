@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import published
 import pytest
 import torch
 from coordinates import voxels
@@ -78,18 +79,19 @@ def test_trunk_against_the_specification() -> None:
 
 def test_swin_golden(golden) -> None:
     data: Golden = golden("stage2/swin_blocks")
-    config = TrunkConfig(width=data.config["channels"], heads=data.config["num_heads"])
-    grid = Grid(data["coords"])
-    for number, shift in enumerate((0, 4)):
-        block = fill(WindowBlock(config), f"blocks.{number}.")
-        data.check(block(data["feats"], grid.windows(8, shift)), f"out_shift{shift}")
+    config, grid = published.trunk(data.config), Grid(data["coords"])
+    for name, prefix in data.info["weight_prefixes"].items():
+        block = fill(WindowBlock(config), prefix)
+        windows = grid.windows(config.window, int(name.removeprefix("out_shift")))
+        data.check(block(data["feats"], windows), name)
 
 
 def test_small_input_golden(golden) -> None:
     data: Golden = golden("stage2/blocks_small_input")
     config = TrunkConfig(width=data.config["emb_channels"], heads=data.config["num_heads"])
     block = fill(WindowBlock(config), "blocks.1.")
-    out = block(data["transformer_in"], Grid(data["coords"]).windows(8, 4))
+    window = data.config["window_size"]
+    out = block(data["transformer_in"], Grid(data["coords"]).windows(window, window // 2))
     data.check(out, "swin_out")
 
 

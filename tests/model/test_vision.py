@@ -1,5 +1,6 @@
 """DINOv2: golden files, epsilons, position tables, savings, half precision, bad input."""
 
+import published
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,21 @@ NO_REGISTERS = VisionConfig(width=48, depth=3, heads=3, image_size=70, registers
 @pytest.mark.parametrize(("stage", "prenorm"), [("ss", False), ("slat", True)])
 def test_dino_golden(golden, network, image, tokens, stage, prenorm):
     reference = golden("stage1/dino")
-    embedder = fill(ImageEmbed(SMALL_VISION, prenorm=prenorm), f"module_list.{network}.")
+    config = published.vision(reference.config["dinov2"])
+    embedder = fill(ImageEmbed(config, prenorm=prenorm), f"module_list.{network}.")
     reference.check(embedder(reference[f"in.{image}"]), f"{stage}.{tokens}_tokens")
 
 
-@pytest.mark.parametrize("grid", ["6x9", "37x37", "50x50", "41x61", "1x5", "37x36"])
+def resampled_grids(reference):
+    return [key.removeprefix("out_") for key in reference.tensors if key.startswith("out_")]
+
+
+@pytest.mark.golden_cases("grid", "pointmap/pos_embed", resampled_grids)
 def test_positions_golden(golden, grid):
     reference = golden("pointmap/pos_embed")
-    model = VisionTransformer(VisionConfig(width=8, depth=0, heads=1, registers=0))
+    width, side = reference.config["channels"], reference.config["base_grid"]
+    config = VisionConfig(width=width, depth=0, heads=1, image_size=14 * side, registers=0)
+    model = VisionTransformer(config)
     model.pos_embed.data = reference["pos_embed"][None]
     rows, columns = map(int, grid.split("x"))
     expected = reference[f"out_{grid}"]
