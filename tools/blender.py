@@ -12,7 +12,8 @@ import shaders
 from furniture import Library, Material
 from mathutils import Vector
 from placing import Placed
-from stage import RUG_THICKNESS, Camera, Color, Lamp, Room, Scene, Studio, Sun, Window
+from rooms import add_room, add_studio
+from stage import Camera, Color, Lamp, Room, Scene, Sun
 
 SENSOR = 36.0  # millimetres
 
@@ -47,23 +48,15 @@ class Builder:
         for number, entry in enumerate(placed, start=1):
             self._item(entry, number)
         if isinstance(scene.setting, Room):
-            self._room(scene.setting)
+            add_room(scene.setting)
         else:
-            self._studio(scene.setting)
+            add_studio(scene.setting)
         for lamp in scene.lamps:
             self._lamp(lamp)
         if scene.sun:
             self._sun(scene.sun)
         self._sky()
         self.camera = self._camera(scene.camera)
-
-    def _object(self, name: str, vertices: Any, faces: Any, material: Any) -> Any:
-        mesh = bpy.data.meshes.new(name)
-        mesh.from_pydata(np.asarray(vertices).tolist(), [], np.asarray(faces).tolist())
-        mesh.materials.append(material)
-        thing = bpy.data.objects.new(name, mesh)
-        bpy.context.scene.collection.objects.link(thing)
-        return thing
 
     def _item(self, placed: Placed, number: int) -> None:
         model = placed.model
@@ -80,7 +73,7 @@ class Builder:
         mesh.normals_split_custom_set_from_vertices(model.normals.tolist())
         thing = bpy.data.objects.new(placed.item.name, mesh)
         thing.pass_index = number
-        thing.matrix_world = placed.matrix.T.tolist()
+        thing.matrix_world = placed.matrix.T.tolist()  # Blender fills matrices by columns
         bpy.context.scene.collection.objects.link(thing)
 
     def _image(self, path: str) -> Any:
@@ -93,88 +86,6 @@ class Builder:
             image.pack()
             self.images[path] = image
         return self.images[path]
-
-    def _box(self, name: str, low: Any, high: Any, material: Any) -> Any:
-        corners = [[(low, high)[i >> axis & 1][axis] for axis in range(3)] for i in range(8)]
-        faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-        return self._object(name, corners, faces, material)
-
-    def _studio(self, studio: Studio) -> None:
-        """A floor from far in front that turns up into a wall on a quarter circle."""
-        radius, wide = 0.8 * studio.depth, 12 * studio.depth
-        angles = np.linspace(0, np.pi / 2, 33)
-        bend = [
-            (studio.depth + radius * np.sin(a), radius * (1 - np.cos(a))) for a in angles
-        ]  # (y, z)
-        profile = np.array([(-8 * studio.depth, 0.0), *bend, (bend[-1][0], 8 * studio.depth)])
-        left = np.column_stack([np.full(len(profile), -wide), profile])
-        vertices = np.concatenate([left, left * [-1, 1, 1]])
-        n = len(profile)
-        faces = [(i, i + 1, n + i + 1, n + i) for i in range(n - 1)]
-        sheet = self._object("backdrop", vertices, faces, shaders.plaster("paper", studio.color))
-        sheet.data.polygons.foreach_set("use_smooth", np.ones(n - 1, bool))
-
-    def _room(self, room: Room) -> None:
-        (x0, y0), (x1, y1), top, thick = room.low, room.high, room.height, 0.2
-        floor = {
-            "planks": lambda: shaders.planks("floor", (0.42, 0.25, 0.13), (0.22, 0.115, 0.05)),
-            "pale": lambda: shaders.planks("floor", (0.56, 0.42, 0.28), (0.4, 0.28, 0.17)),
-            "carpet": lambda: shaders.carpet("floor", (0.36, 0.32, 0.27)),
-            "tiles": lambda: shaders.tiles("floor", (0.5, 0.46, 0.41)),
-        }[room.floor]()
-        wall = shaders.plaster("wall", room.wall)
-        white = shaders.make("white", "satin", (0.78, 0.77, 0.74))
-        self._box("floor", (x0 - thick, y0 - thick, -0.1), (x1 + thick, y1 + thick, 0), floor)
-        ceiling = shaders.plaster("ceiling", (0.8, 0.8, 0.79))
-        above = (x1 + thick, y1 + thick, top + thick)
-        self._box("ceiling", (x0 - thick, y0 - thick, top), above, ceiling)
-        self._box("front", (x0, y0 - thick, 0), (x1, y0, top), wall)
-        for side in ("left", "right", "back"):
-            holes = [w for w in room.windows if w.wall == side]
-            self._wall(room, side, holes, wall, white)
-        if room.rug:
-            x, y, width, depth = room.rug
-            rug = shaders.carpet("rug", room.rug_color)
-            low = (x - width / 2, y - depth / 2, 0)
-            high = (x + width / 2, y + depth / 2, RUG_THICKNESS)
-            self._box("rug", low, high, rug)
-
-    def _wall(self, room: Room, side: str, holes: list[Window], wall: Any, white: Any) -> None:
-        """One wall as boxes around its windows, with skirting boards and window frames."""
-        thick = 0.2
-        start, stop = (room.low[1], room.high[1]) if side != "back" else (room.low[0], room.high[0])
-
-        def box(name: str, along: Any, up: Any, out: Any, material: Any) -> None:
-            # along: range on the wall; up: range of z; out: range outwards from the inner face
-            if side == "back":
-                low = (along[0], room.high[1] + out[0], up[0])
-                high = (along[1], room.high[1] + out[1], up[1])
-            else:
-                edge = room.low[0] if side == "left" else room.high[0]
-                ends = sorted(edge + (-o if side == "left" else o) for o in out)
-                low, high = (ends[0], along[0], up[0]), (ends[1], along[1], up[1])
-            self._box(name, low, high, material)
-
-        at = start - (thick if side == "back" else 0)
-        for hole in sorted(holes, key=lambda w: w.low[0]):
-            (a, low), (b, high) = hole.low, hole.high
-            box("wall", (at, a), (0, room.height), (0, thick), wall)
-            box("below", (a, b), (0, low), (0, thick), wall)
-            box("above", (a, b), (high, room.height), (0, thick), wall)
-            box("sill", (a - 0.04, b + 0.04), (low - 0.03, low), (-0.05, thick), white)
-            for along in np.linspace(a, b, hole.bars[0] + 1):
-                box("bar", (along - 0.025, along + 0.025), (low, high), (0.08, 0.13), white)
-            for up in np.linspace(low, high, hole.bars[1] + 1):
-                box("bar", (a, b), (up - 0.025, up + 0.025), (0.082, 0.128), white)
-            at = b
-        box(
-            "wall",
-            (at, stop + (thick if side == "back" else 0)),
-            (0, room.height),
-            (0, thick),
-            wall,
-        )
-        box("skirting", (start, stop), (0, 0.09), (-0.015, 0), white)
 
     def _lamp(self, lamp: Lamp) -> None:
         data = bpy.data.lights.new("lamp", "AREA")
