@@ -148,7 +148,7 @@ def test_colliding_names_never_share_a_folder(output: Path) -> None:
     ("changed", "sentence"),
     [
         ("--mask_index=3", "no mask 3"),
-        ("--mask_index=-1", "single objects"),
+        ("--mask_index=-3", "mask index -3"),
         ("--image_path=nowhere.png", "there is no example nowhere.png"),
         ("--model=imaginary", "no model 'imaginary'; choose from"),
         ("--output_format=fbx", "no format 'fbx'; choose from glb, obj, ply, stl"),
