@@ -337,7 +337,7 @@ def test_half_precision_stays_close(golden, dtype):
     network = infer_network(golden("pointmap/infer"), "default", 0.5)
     image = formula_image(40, 60, 0.0)
     exact, exact_mask = network(image, 91)
-    mixed = build_moge(SMALL_MOGE, dtype=dtype)
+    mixed = build_moge(network.config, dtype=dtype)
     mixed.load_state_dict(network.state_dict())
     for lower in (mixed, network.to(dtype)):
         half, half_mask = lower(image, 91)
@@ -403,10 +403,10 @@ def test_points_and_mask_of_other_sizes_are_named():
 
 
 def test_released_configuration(golden):
-    published = golden("pointmap/full_forward").config["model_config"]
+    released = golden("pointmap/full_forward").config["model_config"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert moge_config(published) == MogeConfig()
+        assert moge_config(released) == MogeConfig()
 
 
 def test_absent_keys_have_the_constructor_defaults():
