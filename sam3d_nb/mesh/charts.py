@@ -152,7 +152,10 @@ class _Surface:
 def _buried(flat: Flat, side: int) -> np.ndarray:
     """Return which faces (F,) lie under one that is no neighbor, at some pixel's center."""
     plane = np.stack([*flat.position.T, np.ones(len(flat.depth)), flat.depth], axis=1)
+    buried = np.zeros(len(flat.faces), dtype=bool)
     seen = list(scan(torch.from_numpy(plane[flat.faces]), side, side))
+    if not seen:
+        return buried
     face, pixel, depth = (torch.cat(parts).numpy() for parts in zip(*seen, strict=True))
     shared = np.bincount(pixel)[pixel] > 1
     face, pixel, depth = face[shared], pixel[shared], depth[shared]
@@ -162,7 +165,6 @@ def _buried(flat: Flat, side: int) -> np.ndarray:
     top = face[start][np.cumsum(start) - 1]  # the face in front, (N,)
     corners = flat.source[flat.faces]  # (F, 3)
     touching = (corners[face][:, :, None] == corners[top][:, None]).any((1, 2))
-    buried = np.zeros(len(flat.faces), dtype=bool)
     buried[face[~touching]] = True
     return buried
 

@@ -70,10 +70,7 @@ def _simplified(mesh: Mesh, triangles: int | None, watertight: bool) -> Mesh:
     wanted = triangles
     for _ in range(ATTEMPTS):
         shape = Mesh(*reduced(mesh.vertices, mesh.faces, wanted))
-        try:
-            shape = make_watertight(shape) if watertight else shape
-        except ReconstructionError:
-            break
+        shape = make_watertight(shape) if watertight else shape
         extra = len(shape.faces) - triangles
         if extra <= 0:
             return shape

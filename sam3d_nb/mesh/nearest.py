@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from torch import Tensor
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.view.shading import LINEAR_OF_SRGB, sample_texture
 
 CANDIDATES = (12, 64, 512)  # triangles looked at, more where fewer do not settle it
-POINTS = 1 << 18  # looked up at once; bounds memory
-PAIRS = 1 << 16  # of point and triangle at once and a thread, so that they stay in its cache
+BLOCK = 1 << 13  # points that a thread works on
+PAIRS = 1 << 15  # of point and triangle at once, so that they stay in the cache
 SPREAD = 1.5  # largest radius of a piece of triangle, in mean triangle sides
 REACH = 0.02  # of the longest side: how much farther a triangle that faces the right way may be
 
@@ -45,13 +46,12 @@ class Surface:
         self.mesh = mesh
         corners = mesh.vertices[mesh.faces].astype(np.float64)  # (F, 3, 3)
         a, b, c = corners.transpose(1, 0, 2)
-        self.origin, self.sides = torch.from_numpy(a), torch.from_numpy(np.stack([b - a, c - a], 1))
-        self.normals = torch.linalg.cross(self.sides[:, 0], self.sides[:, 1])  # (F, 3), not unit
+        self.triangles = np.stack([a, b - a, c - a], 1)  # (F, 3, 3) first corner, two sides
+        self.normals = np.cross(b - a, c - a)  # (F, 3), not unit
         self.reach = REACH * float(np.ptp(mesh.bounds, axis=0).max())
-        pieces, owner = _pieces(corners)
+        pieces, self.owner = _pieces(corners)
         centers = pieces.mean(1)  # (P, 3)
         self.radius = float(np.linalg.norm(pieces - centers[:, None], axis=-1).max())
-        self.owner = torch.from_numpy(owner)
         self.tree = cKDTree(centers)
 
     def closest(self, points: np.ndarray, normals: np.ndarray | None = None) -> Spots:
@@ -59,31 +59,21 @@ class Surface:
 
         normals: (N, 3), any length; where given, a triangle that faces away is taken only where
         none that faces the same way lies within `REACH`: so the sides of a thin wall are told
-        apart.
+        apart. Works on all cores, in Python threads: these steps are too short for PyTorch's own.
         """
-        place = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float64))
-        way = None if normals is None else torch.from_numpy(np.asarray(normals, np.float64))
-        face = torch.zeros(len(place), dtype=torch.int64)
-        share, cost = place.new_zeros(len(place), 2), place.new_zeros(len(place))
-        rest = torch.arange(len(place))
-        for k in CANDIDATES:
-            unsettled = []
-            for rows in rest.split(POINTS):
-                near, piece = self.tree.query(place[rows].numpy(), range(1, k + 1), workers=-1)
-                known = torch.from_numpy(near[:, -1])  # infinite where there are fewer than k
-                candidate = self.owner[torch.from_numpy(np.minimum(piece, self.tree.n - 1))]
-                for part in torch.arange(len(rows)).split(PAIRS * torch.get_num_threads() // k):
-                    some = rows[part]
-                    found = self._best(
-                        place[some], None if way is None else way[some], candidate[part]
-                    )
-                    face[some], share[some], cost[some] = found
-                unsettled.append(rows[cost[rows] > known - self.radius])
-            rest = torch.cat(unsettled)
-        v, w = share.unbind(1)
-        weights = torch.stack([1 - v - w, v, w], 1)
-        gap = place - self.origin[face] - (self.sides[face] * share[..., None]).sum(1)
-        return Spots(face.numpy(), weights.numpy(), gap.norm(dim=1).numpy())
+        points = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 3)
+        ways = None if normals is None else np.asarray(normals, dtype=np.float64)
+        face, weights = np.zeros(len(points), dtype=np.int64), np.zeros((len(points), 3))
+        distance = np.zeros(len(points))
+
+        def settle(begin: int) -> None:
+            part = slice(begin, begin + BLOCK)
+            way = None if ways is None else ways[part]
+            face[part], weights[part], distance[part] = self._closest(points[part], way)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(settle, range(0, len(points), BLOCK)))
+        return Spots(face, weights, distance)
 
     def colors(self, spots: Spots) -> np.ndarray:
         """Return the surface's colors (N, 3) float32 linear.
@@ -101,58 +91,79 @@ class Surface:
         texture = LINEAR_OF_SRGB[torch.tensor(mesh.texture, dtype=torch.int64)]
         return sample_texture(texture, torch.from_numpy(blend).float()).numpy()
 
+    def _closest(
+        self, points: np.ndarray, ways: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return face (n,), weights (n, 3) and distance (n,) of `closest`."""
+        face, share = np.zeros(len(points), dtype=np.int64), np.zeros((len(points), 2))
+        distance, cost = np.zeros(len(points)), np.zeros(len(points))
+        rest = np.arange(len(points))
+        for k in CANDIDATES:
+            near, piece = self.tree.query(points[rest], range(1, k + 1))
+            known = near[:, -1] - self.radius  # no triangle left out is nearer than this
+            candidate = self.owner[np.minimum(piece, self.tree.n - 1)]  # there may be fewer than k
+            for begin in range(0, len(rest), max(PAIRS // k, 1)):
+                part = slice(begin, begin + max(PAIRS // k, 1))
+                rows = rest[part]
+                way = None if ways is None else ways[rows]
+                found = self._best(points[rows], way, candidate[part])
+                face[rows], share[rows], distance[rows], cost[rows] = found
+            rest = rest[cost[rest] > known]
+            if not len(rest):
+                break
+        return face, np.stack([1 - share.sum(1), *share.T], 1), distance
+
     def _best(
         self,
-        place: Tensor,  # (n, 3)
-        way: Tensor | None,  # (n, 3)
-        candidate: Tensor,  # (n, k) faces
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each point's best face (n,), the place on it (n, 2) and its cost (n,)."""
-        share, square = _on_triangles(
-            place[:, None] - self.origin[candidate], self.sides[candidate]
-        )
-        cost = square.sqrt()  # (n, k)
-        if way is not None:
-            away = _dot(self.normals[candidate], way[:, None]) < 0
-            cost = cost + away * self.reach
-        best = cost.argmin(1, keepdim=True)  # (n, 1)
-        chosen = share.gather(1, best[..., None].expand(-1, 1, 2))
-        return candidate.gather(1, best)[:, 0], chosen[:, 0], cost.gather(1, best)[:, 0]
+        points: np.ndarray,  # (n, 3)
+        ways: np.ndarray | None,  # (n, 3)
+        candidate: np.ndarray,  # (n, k) faces
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return each point's best face (n,), place on it (n, 2), distance (n,) and cost (n,)."""
+        origin, *sides = (self.triangles[candidate, i] for i in range(3))  # (n, k, 3) each
+        v, w, square = _on_triangles(points[:, None] - origin, *sides)
+        distance = np.sqrt(square)  # (n, k)
+        cost = distance
+        if ways is not None:
+            cost = distance + self.reach * (_dot(self.normals[candidate], ways[:, None]) < 0)
+        best = cost.argmin(1)
+        row = np.arange(len(points))
+        share = np.stack([v[row, best], w[row, best]], 1)
+        return candidate[row, best], share, distance[row, best], cost[row, best]
 
 
-def _on_triangles(offset: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the closest place on triangles (..., 2), in shares of their sides, and distance².
-
-    offset: (..., 3) from a triangle's first corner; sides: (..., 2, 3) from there to the others.
-    """
-    p, q = sides.unbind(-2)
+def _on_triangles(
+    offset: np.ndarray,  # (..., 3) from a triangle's first corner
+    p: np.ndarray,  # (..., 3) sides from there to the other two
+    q: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the closest place on triangles, in shares v (...) of p and w of q, and distance²."""
     pp, qq, pq = _dot(p, p), _dot(q, q), _dot(p, q)
     op, oq = _dot(offset, p), _dot(offset, q)
-    determinant = (pp * qq - pq * pq).clamp(min=0)
+    tiny = np.finfo(np.float64).tiny
+    determinant = pp * qq - pq * pq
+    flat = determinant <= 0
+    determinant[flat] = 1
     v, w = (qq * op - pq * oq) / determinant, (pp * oq - pq * op) / determinant
-    inside = (v >= 0) & (w >= 0) & (v + w <= 1)  # false where there is no area
+    outside = flat | (v < 0) | (w < 0) | (v + w > 1)
 
-    def on_side(along: Tensor, length: Tensor) -> Tensor:
-        return torch.nan_to_num(along / length, 0.0, 0.0, 0.0).clamp(0, 1)
-
-    s, t = on_side(op, pp), on_side(oq, qq)
-    u = on_side(oq - op - pq + pp, pp + qq - 2 * pq)  # from the second corner to the third
-    zero = torch.zeros_like(s)
-    best_v, best_w = s, zero
-    best = s * (s * pp - 2 * op)
-    for v_side, w_side in ((zero, t), (1 - u, u)):
-        value = v_side * (v_side * pp - 2 * op) + w_side * (w_side * qq - 2 * oq)
-        value = value + 2 * v_side * w_side * pq
-        closer = value < best
-        best = torch.where(closer, value, best)
-        best_v, best_w = torch.where(closer, v_side, best_v), torch.where(closer, w_side, best_w)
-    v, w = torch.where(inside, v, best_v), torch.where(inside, w, best_w)
+    # There the closest place is on one of the three sides.
+    s = (op / np.maximum(pp, tiny)).clip(0, 1)
+    t = (oq / np.maximum(qq, tiny)).clip(0, 1)
+    u = ((oq - op - pq + pp) / np.maximum(pp + qq - 2 * pq, tiny)).clip(0, 1)
+    on_p, on_q = s * (s * pp - 2 * op), t * (t * qq - 2 * oq)  # distance², up to a constant
+    r = 1 - u
+    on_r = r * (r * pp - 2 * op) + u * (u * qq - 2 * oq) + 2 * r * u * pq
+    side_v, side_w = np.where(on_p <= on_q, s, 0), np.where(on_p <= on_q, 0, t)
+    third = on_r < np.minimum(on_p, on_q)
+    v = np.where(outside, np.where(third, r, side_v), v)
+    w = np.where(outside, np.where(third, u, side_w), w)
     gap = offset - p * v[..., None] - q * w[..., None]
-    return torch.stack([v, w], -1), _dot(gap, gap)
+    return v, w, _dot(gap, gap)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the dot products (...) of vectors (..., 3); twice as fast as summing an axis of 3."""
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the dot products (...) of vectors (..., 3); quicker than summing an axis of 3."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 

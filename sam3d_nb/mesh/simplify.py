@@ -27,9 +27,10 @@ def simplify(mesh: Mesh, triangles: int) -> Mesh:
     """Return the mesh with at most `triangles` triangles, of the same shape as well as they can.
 
     Vertices at the same place are joined first. Open borders keep their outline where there are
-    triangles enough for that. Vertex colors are fitted to those of the mesh; colors finer than
-    the new triangles are lost, unless they are baked into a texture (`finish`). A texture becomes
-    vertex colors. A mesh that is small enough is returned as it is.
+    triangles enough for that; bodies that would be left with less than four vanish. Vertex colors
+    are fitted to those of the mesh; colors finer than the new triangles are lost, unless they are
+    baked into a texture (`finish`). A texture becomes vertex colors. A mesh that is small enough
+    is returned as it is.
 
     Raises InputError where `triangles` is no whole number of at least 4, ReconstructionError
     where the mesh cannot be cut down so far.

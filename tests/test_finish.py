@@ -1,0 +1,139 @@
+"""Raw meshes finished for other programs, and saved."""
+
+from functools import cache
+from pathlib import Path
+
+import fields
+import numpy as np
+import pytest
+import shapes
+from gltf import assert_valid_glb
+
+from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.finish import finish
+from sam3d_nb.mesh.load import load_mesh
+from sam3d_nb.mesh.topology import topology
+from sam3d_nb.splats import Gaussians
+
+
+@cache
+def raw() -> Mesh:
+    """A chair with its feet cut off and a few triangles lost."""
+    mesh = fields.chair(40)
+    keep = (mesh.vertices[mesh.faces][:, :, 1] > -0.45).all(1)
+    keep &= np.random.default_rng(0).random(len(keep)) > 0.01
+    return fields.cut(mesh, keep)
+
+
+OPTIONS = {
+    "nothing": {},
+    "fewer triangles": {"triangles": 2000},
+    "holes": {"fill_holes": True},
+    "watertight": {"watertight": True},
+    "texture": {"texture": 256},
+    "planar": {"triangles": 2000, "texture": 256, "charts": "planar"},
+    "everything": {"triangles": 2000, "fill_holes": True, "watertight": True, "texture": 256},
+}
+
+
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_what_was_asked_for_and_a_valid_file(name: str, tmp_path: Path) -> None:
+    options = OPTIONS[name]
+    mesh = finish(raw(), **options)
+    found = topology(mesh)
+    if not options:
+        assert mesh is raw()
+    if "triangles" in options:
+        assert 0.95 * options["triangles"] < len(mesh.faces) <= options["triangles"]
+    if "fill_holes" in options or "watertight" in options:
+        assert found.open_edges == 0
+    assert found.watertight == ("watertight" in options or "fill_holes" in options)
+    assert (mesh.texture is not None) == ("texture" in options)
+    assert (mesh.colors is not None) == ("texture" not in options)
+
+    path = fields.object_of(mesh).save(tmp_path / "chair.glb")
+    assert_valid_glb(path)
+    loaded = load_mesh(path)
+    if mesh.texture is None:
+        np.testing.assert_allclose(loaded.colors, mesh.colors, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(loaded.texture, mesh.texture)
+        np.testing.assert_allclose(loaded.uv, mesh.uv, atol=1e-6)
+    again = finish(raw(), **options)
+    for part in ("vertices", "faces", "colors", "uv", "texture"):
+        np.testing.assert_array_equal(getattr(mesh, part), getattr(again, part))
+
+
+def test_watertight_and_small_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = finish(fields.chair(40), triangles=300, watertight=True)
+    assert len(mesh.faces) <= 300
+    assert topology(mesh).watertight
+    body = fields.chair(24)
+    monkeypatch.setattr("sam3d_nb.mesh.finish.reduced", lambda *_: (body.vertices, body.faces))
+    with pytest.raises(ReconstructionError, match="cannot be closed with 40; ask for more"):
+        finish(body, triangles=40, watertight=True)
+
+
+def test_a_textured_mesh_stays_textured() -> None:
+    textured = finish(raw(), texture=256)
+    assert finish(textured) is textured
+    assert finish(textured, triangles=10**6) is textured
+    small = finish(textured, triangles=2000, watertight=True)
+    assert small.texture.shape == (256, 256, 3)
+    assert topology(small).watertight
+    direct = finish(raw(), triangles=2000, watertight=True, texture=256)
+    difference = small.texture.mean((0, 1)) - direct.texture.mean((0, 1))
+    assert np.abs(difference).max() < 10
+
+
+def test_a_mesh_without_colors() -> None:
+    plain = Mesh(raw().vertices, raw().faces)
+    mesh = finish(plain, triangles=2000, watertight=True)
+    assert mesh.colors is None
+    assert topology(mesh).watertight
+    with pytest.raises(InputError, match="neither vertex colors nor a texture"):
+        finish(plain, texture=256)
+
+
+def test_gaussians_color_a_mesh_without_colors() -> None:
+    vertices = raw().vertices
+    splats = Gaussians(
+        vertices,
+        np.full(vertices.shape, 0.01),
+        np.tile([1.0, 0, 0, 0], (len(vertices), 1)),
+        np.ones(len(vertices)),
+        np.tile([1.0, 0.2, 0], (len(vertices), 1)),
+    )
+    mesh = finish(Mesh(vertices, raw().faces), triangles=1000, texture=64, gaussians=splats)
+    assert (mesh.texture == (255, 51, 0)).all()
+    with pytest.raises(InputError, match="give its size as `texture`"):
+        finish(raw(), gaussians=splats)
+
+
+def test_several_bodies_keep_their_colors_apart() -> None:
+    ball = shapes.mesh(shapes.icosphere(3))
+    count = len(ball.vertices)
+    colors = np.repeat([[1.0, 0, 0], [0, 0, 1.0]], count, axis=0)
+    two = Mesh(
+        np.concatenate([ball.vertices, ball.vertices + np.array([2.05, 0, 0])]),
+        np.concatenate([ball.faces, ball.faces + count]),
+        colors,
+    )
+    mesh = finish(two, triangles=400, texture=128, watertight=True)
+    assert topology(mesh).components == 2
+    levels = np.unique(mesh.texture.reshape(-1, 3), axis=0)
+    np.testing.assert_array_equal(levels, [[0, 0, 255], [255, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"triangles": 2}, "whole number of triangles from 4 up, not to 2"),
+        ({"texture": 4}, "16 to 8192 pixels a side but 4"),
+        ({"texture": 64, "charts": "round"}, "no way to unwrap called 'round'"),
+    ],
+)
+def test_options_out_of_range(options: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        finish(raw(), **options)
