@@ -120,7 +120,9 @@ class Pose:
             raise InputError(f"a translation is three finite numbers but got {self.translation}")
         if scale.shape not in ((), (1,), (3,)) or not (np.isfinite(scale) & (scale > 0)).all():
             raise InputError(f"a scale is one or three positive numbers but got {self.scale}")
-        quaternion = quaternion / length * (-1.0 if quaternion[0] < 0 else 1.0)
+        if abs(length - 1) > 1e-12:  # else a pose made from another's numbers is not the same
+            quaternion = quaternion / length
+        quaternion = -quaternion if quaternion[0] < 0 else quaternion
         object.__setattr__(self, "rotation", tuple(quaternion.tolist()))
         object.__setattr__(self, "translation", tuple(float(x) for x in self.translation))
         object.__setattr__(self, "scale", tuple(np.broadcast_to(scale, 3).tolist()))

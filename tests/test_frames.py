@@ -82,6 +82,11 @@ def test_a_pose_is_normalized() -> None:
     assert Pose(FACING_CAMERA).apply([[1, 2, 3]]).tolist() == [[1, -2, -3]]
 
 
+def test_a_pose_made_from_the_numbers_of_another_is_the_same() -> None:
+    for pose in random_poses(1000):
+        assert Pose(pose.rotation, pose.translation, pose.scale) == pose
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -40,6 +40,7 @@ from sam3d_nb.frames import Pose, project
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.export import load_object
 from sam3d_nb.mesh.glb import unpack_glb
+from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.object3d import Object3D, Provenance
 from sam3d_nb.pipeline import Model, Reconstruction, Request, Run
 from sam3d_nb.progress import Progress
@@ -418,6 +419,11 @@ def test_point_map_and_photo_go_through_the_network_once(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Stages, "_estimate", counted)
     model = Sam3dObjects(StandInStore())
+    caches: list[SceneCache] = []
+    make = model.shared
+    monkeypatch.setattr(
+        model, "shared", lambda: caches.append(make()["cache"]) or {"cache": caches[-1]}
+    )
     room = example(2)
     scene = model.reconstruct_scene(room, steps=(1, 1), seed=3)
     assert depths == 1
@@ -427,6 +433,10 @@ def test_point_map_and_photo_go_through_the_network_once(monkeypatch: pytest.Mon
         alone = model.reconstruct(room, thing.provenance.mask_index, steps=(1, 1), seed=3)
         assert_same(thing, alone)
     assert depths == 3
+    model.reconstruct_scene(room, [0], steps=(1, 1), seed=3)
+    both, one = caches  # what the second object adds is its own crop of photo, mask and points
+    assert both.computed < 2 * one.computed
+    assert both.recalled > 2 * one.recalled
     assert len(scene.gaussians()) == sum(len(o.gaussians) for o in scene)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no option stepz; there are steps"):
         model.reconstruct_scene(room, stepz=3)

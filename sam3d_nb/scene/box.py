@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
+from sam3d_nb.frames import Pose, rotation_matrix
+
 MOST_DIRECTIONS = 60
 """How many directions of flat hull faces are tried, the largest faces first."""
 MOST_EDGES = 100
@@ -34,6 +36,12 @@ class Box:
     def face_areas(self) -> np.ndarray:
         """Area of the face across each axis, (3,)."""
         return self.size[[1, 0, 0]] * self.size[[2, 2, 1]]
+
+    def moved(self, pose: Pose) -> Box:
+        """Return the box in the frame into which `pose` carries it; its scale must be 1."""
+        return Box(
+            pose.apply([self.center])[0], rotation_matrix(pose.rotation) @ self.axes, self.size
+        )
 
 
 def fitted_boxes(points: np.ndarray, directions: np.ndarray | None = None) -> list[Box]:

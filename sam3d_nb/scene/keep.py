@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -68,7 +69,7 @@ class Keep:
     """A folder of finished objects.
 
     resume: find those of earlier runs; else they are only replaced. Raises OutputError where the
-    folder cannot be made.
+    folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | Path, *, resume: bool = True) -> None:
@@ -76,6 +77,8 @@ class Keep:
         self.resume = resume
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
         except OSError as error:
             raise OutputError(
                 f"cannot keep objects in {self.folder}: {error.strerror or error}; choose another "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -35,12 +34,15 @@ def realign(scene: Scene, method: str) -> Scene:
         return replace(scene, world=UNCHANGED, poses=(), realign=method)
     if not scene.objects:
         raise InputError(f"a scene without objects cannot be re-aligned by {method!r}")
-    points = [_in_camera(thing) for thing in scene.objects]
-    up, floor = _UP[method](scene, points)
+    if method == "pca":
+        boxes: list[list[Box]] = []
+        up, floor = _by_axes(scene)
+    else:
+        boxes = [fitted_boxes(_in_camera(o), _own_axes(o.pose)) for o in scene.objects]
+        up, floor = _by_boxes(scene, [fitted[0] for fitted in boxes])
     world = _world(up, floor)
-    poses = tuple(world @ thing.pose for thing in scene.objects)
-    if method == "obb+":
-        poses = tuple(_laid(thing, pose) for thing, pose in zip(scene.objects, poses, strict=True))
+    laid = zip(scene.objects, boxes, strict=True) if method == "obb+" else ()
+    poses = tuple(_laid(thing, world, fitted) for thing, fitted in laid)
     return replace(scene, world=world, poses=poses, realign=method)
 
 
@@ -50,7 +52,7 @@ def check_method(method: str) -> None:
         raise InputError(f"there is no re-alignment {method!r}; choose from {', '.join(METHODS)}")
 
 
-def _by_axes(scene: Scene, points: list[np.ndarray]) -> tuple[np.ndarray, float]:
+def _by_axes(scene: Scene) -> tuple[np.ndarray, float]:
     """Return up (3,), a principal axis of all surfaces, and the lowest height.
 
     Every object counts the same, large or small. Of the axes that could be up the one nearest to
@@ -62,31 +64,21 @@ def _by_axes(scene: Scene, points: list[np.ndarray]) -> tuple[np.ndarray, float]
     upward = axes * np.where(axes @ PHOTO_UP < 0, -1, 1)[:, None]
     likely = upward[plausible(upward)]
     up = likely[(likely @ PHOTO_UP).argmax()] if len(likely) else PHOTO_UP
-    return up, _lowest(points, up)
+    return up, _lowest(scene, up)
 
 
-def _by_boxes(scene: Scene, points: list[np.ndarray]) -> tuple[np.ndarray, float]:
+def _by_boxes(scene: Scene, boxes: list[Box]) -> tuple[np.ndarray, float]:
     """Return up (3,), which most faces and patches share, and the height of the floor."""
-    boxes = [
-        fitted_boxes(p, _own_axes(o.pose))[0] for p, o in zip(points, scene.objects, strict=True)
-    ]
-    directions = [s * box.axes.T for box in boxes for s in (1, -1)]
-    weights = [box.face_areas for box in boxes for _ in (1, -1)]
+    directions = [side * box.axes.T for box in boxes for side in (1, -1)]
+    areas = [box.face_areas for box in boxes for _ in (1, -1)]
     patches = None if scene.pointmap is None else patches_of(scene.pointmap)
     if patches is not None:
         directions.append(patches.normals)
-        weights.append(patches.areas)
-    found = elect(Votes(np.concatenate(directions), np.concatenate(weights)))
+        areas.append(patches.areas)
+    found = elect(Votes(np.concatenate(directions), np.concatenate(areas)))
     up = PHOTO_UP if found is None else found
     floor = None if patches is None else floor_height(patches, up)
-    return up, _lowest(points, up) if floor is None else floor
-
-
-_UP: dict[str, Callable[[Scene, list[np.ndarray]], tuple[np.ndarray, float]]] = {
-    "pca": _by_axes,
-    "obb": _by_boxes,
-    "obb+": _by_boxes,
-}
+    return up, _lowest(scene, up) if floor is None else floor
 
 
 def _world(up: np.ndarray, floor: float) -> Pose:
@@ -101,22 +93,20 @@ def _world(up: np.ndarray, floor: float) -> Pose:
     return Pose(quaternion_from_matrix(rows), (0.0, -floor, 0.0))
 
 
-def _laid(thing: Object3D, pose: Pose) -> Pose:
-    """Return `pose` (into the world) with the lowest box face on the floor, heading unchanged.
+def _laid(thing: Object3D, world: Pose, boxes: list[Box]) -> Pose:
+    """Return the pose into the world with the lowest box face on the floor, heading unchanged.
 
-    Of the boxes that are nearly tightest the most upright one counts. The object turns about the
-    box's center by the least angle that makes its lowest face level, and sinks or rises until its
-    lowest point has height 0.
+    boxes: in the camera frame. Of those that are nearly tightest the most upright one counts. The
+    object turns about the box's center by the least angle that makes its lowest face level, and
+    sinks or rises until its lowest point has height 0.
     """
-    points = pose.apply(own_points(thing))
-    boxes = fitted_boxes(points, _own_axes(pose))
-    near = [box for box in boxes if box.volume <= NEARLY_TIGHTEST * boxes[0].volume]
+    near = [b.moved(world) for b in boxes if b.volume <= NEARLY_TIGHTEST * boxes[0].volume]
     box = near[int(np.argmax([np.abs(b.axes[1]).max() for b in near]))]
     turn = _least_turn(_bottom(box), np.array([0.0, -1.0, 0.0]))
-    leveled = Pose(quaternion_from_matrix(turn), tuple(box.center - turn @ box.center)) @ pose
-    lowest = leveled.apply(own_points(thing))[:, 1].min()
-    x, y, z = leveled.translation
-    return replace(leveled, translation=(x, y - float(lowest), z))
+    about_center = Pose(quaternion_from_matrix(turn), tuple(box.center - turn @ box.center))
+    level = about_center @ world @ thing.pose
+    x, y, z = level.translation
+    return replace(level, translation=(x, y - float(level.apply(own_points(thing))[:, 1].min()), z))
 
 
 def _bottom(box: Box) -> np.ndarray:
@@ -152,8 +142,9 @@ def _own_axes(pose: Pose) -> np.ndarray:
     return rotation_matrix(pose.rotation).T[[1, 0, 2]]
 
 
-def _lowest(points: list[np.ndarray], up: np.ndarray) -> float:
-    return min(float((p @ up).min()) for p in points)
+def _lowest(scene: Scene, up: np.ndarray) -> float:
+    """Return the least height along `up` (3,) of all objects in the camera frame."""
+    return min(float((_in_camera(thing) @ up).min()) for thing in scene.objects)
 
 
 def _moments(thing: Object3D) -> np.ndarray:

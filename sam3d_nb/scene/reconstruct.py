@@ -103,7 +103,10 @@ def _job(image: np.ndarray | Example, mask: int | np.ndarray, place: int) -> Job
         return Job(mask, f"object {place}", None)
     index = int(mask)
     if not isinstance(image, Example):
-        raise InputError(f"a mask index needs an example, but the image is an array: {index}")
+        raise InputError(
+            f"mask index {index} needs an example, which load_example gives, but the image is of "
+            f"type {type(image).__name__}"
+        )
     if index not in image.masks:
         image.mask(index)  # says which exist
     return Job(index, image.names[index], index)

@@ -70,13 +70,13 @@ def scene_to_folder(
     if not example.masks:
         raise InputError(f"{example.folder} holds no mask; save one as 0.png beside the photo")
     name = f"{plain_name(example.name)}_scene"
-    folder = result_folder(output_dir, name, overwrite=overwrite)
     keep = Keep(Path(output_dir).expanduser() / UNFINISHED / name)
     count = _Count(on_event)
     try:
         scene = model.reconstruct_scene(
             example, seed=seed, realign=realign, on_event=count, save_dir=keep.folder
         )
+        folder = result_folder(output_dir, name, overwrite=overwrite)
         files = _save(scene, folder, formats, overwrite)
         if save_all_objects:
             files |= save_objects(scene, folder / "objects", formats, overwrite=overwrite)
@@ -88,14 +88,10 @@ def scene_to_folder(
         kept = f"{count.done} of {len(example.masks)} objects are kept"
         raise KeyboardInterrupt(f"interrupted; {kept}, the same command goes on there") from stop
     finally:
-        for place in (folder, keep.folder, keep.folder.parent):
-            _remove_if_empty(place)
+        for place in (keep.folder, keep.folder.parent):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
     return SceneRun(folder, scene, files, count.resumed)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 class _Count:

@@ -97,7 +97,7 @@ def patches_of(pointmap: np.ndarray) -> Patches:
     centers = here.reshape(-1, 3)
     area = np.linalg.norm(across, axis=1)
     sides = np.stack([right - here, below - here]).reshape(2, -1, 3)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         jump = np.abs(sides[..., 2]).max(0) / centers[:, 2]
         kept = (area > 0) & (jump < 0.15)
     normals = across[kept] / area[kept, None]
