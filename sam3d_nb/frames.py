@@ -23,7 +23,7 @@ a pose. Unity is left-handed: its importers keep up and front and mirror x, so t
 left and right stay what they were for the viewer. A mirror is no rotation: a pose converts to Unity
 only if both of its frames do.
 
-Points are rows of an (N, 3) array, in metres where that is known. Pixel (u, v) has its center at
+Points are rows of an (N, 3) array, in meters where that is known. Pixel (u, v) has its center at
 (u + 0.5, v + 0.5); intrinsics K are in pixels.
 """
 
@@ -102,7 +102,7 @@ FACING_CAMERA = (0.0, 1.0, 0.0, 0.0)
 class Pose:
     """Carries object coordinates into the camera frame: p_camera = R(q) (scale * p) + translation.
 
-    rotation: unit quaternion (w, x, y, z), w >= 0; translation: (3,) in metres where known;
+    rotation: unit quaternion (w, x, y, z), w >= 0; translation: (3,) in meters where known;
     scale: (3,) along the object's axes, all equal for a uniform scale.
     """
 

@@ -701,6 +701,19 @@ def test_exit_code_of_a_scene_in_which_an_object_failed(
     assert not (output / UNFINISHED).exists()
 
 
+def test_a_damaged_mask_costs_its_own_object_only(
+    folder: Path, cubes: Cubes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "2.png").write_bytes(b"no picture")
+    Image.new("L", (5, 5), 255).save(folder / "4.png")
+    assert cli.main(arguments(folder, "--export_images")) == ReconstructionError.exit_code
+    captured = capsys.readouterr()
+    assert "(mask 2) failed" in captured.err
+    assert "(mask 4) failed" in captured.err
+    assert "preview.png" in captured.out
+    assert cubes.made == [0]
+
+
 def test_an_interrupted_scene_goes_on(
     folder: Path, cubes: Cubes, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,10 @@ UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True, eq=False)
 class SceneRun:
-    """What a run made. files: what was written, by what it is. resumed: how many objects were
-    made by an earlier run that was stopped."""
+    """What a run made.
+
+    files: what was written, by what it is. resumed: how many objects an earlier run had made.
+    """
 
     folder: Path
     result: Scene
@@ -146,8 +148,13 @@ def save_objects(
 def save_pictures(
     example: Example, scene: Scene, folder: Path, *, overwrite: bool = False, size: int = 480
 ) -> dict[str, Path]:
-    """Write `photo.png`, the photo with its masks, and `preview.png`, the scene from four sides."""
-    pictures = {"photo": np.asarray(show_masks(example))}
+    """Write `photo.png`, the photo with its masks, and `preview.png`, the scene from four sides.
+
+    Only masks of objects that were made are drawn: others may be damaged.
+    """
+    made = [thing.provenance.mask_index for thing in scene]
+    usable = {index: example.masks[index] for index in example.masks if index in made}
+    pictures = {"photo": np.asarray(show_masks(replace(example, masks=usable)))}
     if any(len(thing.mesh.faces) for thing in scene):
         around, above = photo_direction(ball(scene.meshes())[0], scene.world.translation)
         views = [
