@@ -1,8 +1,8 @@
 """FlexiCubes: a triangle mesh from signed distances on the corners of a list of cells.
 
 Follows Shen et al., "Flexible Isosurface Extraction for Gradient-Based Mesh Optimization" (2023),
-in the form of stage2.md, section 11: no quadratic error function is solved, each dual vertex is
-the weighted mean of the surface crossings of its edges. Only the cells that are passed in are
+as the released model has it: no quadratic error function is solved, each dual vertex is the
+weighted mean of the surface crossings of its edges. Only the cells that are passed in are
 visited, so the cost follows the surface and not the volume of the grid. Sums run in a fixed
 order, without atomic additions: the same input gives the same mesh, bit for bit.
 """
@@ -102,8 +102,8 @@ def resolve_ambiguity(
 ) -> Tensor:
     """Return the case (M,) under which each cell is looked up in the dual-vertex table.
 
-    A problematic cell whose neighbour across the ambiguous face is problematic too is read as its
-    complement; the test looks at the neighbour's own case, so both cells switch together.
+    A problematic cell whose neighbor across the ambiguous face is problematic too is read as its
+    complement; the test looks at the neighbor's own case, so both cells switch together.
     """
     normal = tables(case.device).ambiguous_normal  # (256, 3)
     asking = normal.any(1)[case].nonzero().squeeze(1)

@@ -40,7 +40,7 @@ class Tables:
     group_count: Tensor  # (256,) int64: dual vertices of a case
     edge_group: Tensor  # (256, 12) int64: the group that holds an edge
     group_edges: Tensor  # (256, 4, 7) int64: the edges of a group, ascending
-    ambiguous_normal: Tensor  # (256, 3) int64: to the neighbour to ask; 0 where there is none
+    ambiguous_normal: Tensor  # (256, 3) int64: to the neighbor to ask; 0 where there is none
 
 
 def crossing_edges(case: int) -> list[int]:
@@ -54,7 +54,7 @@ def is_ambiguous(case: int, face: int) -> bool:
 
 
 def ambiguous_face(case: int) -> int | None:
-    """Return the face whose neighbour decides how `case` is read; None if `case` is unproblematic.
+    """Return the face whose neighbor decides how `case` is read; None if `case` is unproblematic.
 
     Problematic are the cases with exactly one ambiguous face and more than four negative corners.
     """

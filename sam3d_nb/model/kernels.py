@@ -99,9 +99,11 @@ def few_queries(
 def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
     """Return GELU, by its tanh approximation, of a linear layer; (..., in) to (..., out).
 
-    On CUDA the activation is part of the matrix product (cuBLASLt's epilogue).
+    On CUDA the activation is part of the matrix product (cuBLASLt's epilogue), as far as PyTorch
+    still has the private function for it.
     """
-    if layer.bias is None or not _is_half_inference(x, x.dtype):
+    fused = hasattr(torch, "_addmm_activation") and layer.bias is not None
+    if not fused or not _is_half_inference(x, x.dtype):
         return F.gelu(layer(x), approximate="tanh")
     rows = x.reshape(-1, x.shape[-1])
     out = torch._addmm_activation(layer.bias, rows, layer.weight.t(), use_gelu=True)

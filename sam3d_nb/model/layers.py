@@ -61,18 +61,6 @@ class LayerNorm(nn.LayerNorm):
         return layer_norm(x, self.eps, self.weight, self.bias, dtype=dtype)
 
 
-def modulated_norm(
-    x: Tensor,  # (B, N, C)
-    gain: Tensor,  # (B or 1, 1, C): 1 + scale, float32
-    shift: Tensor,  # (B or 1, 1, C), float32
-    dtype: torch.dtype,
-) -> Tensor:
-    """Return the plain layer norm of `x` times `gain` plus `shift`, (B, N, C) in `dtype`."""
-    if gain.shape[0] == 1:  # one time for the whole batch: the norm's own affine does it
-        return layer_norm(x, BLOCK_EPS, gain[0, 0], shift[0, 0], dtype=dtype)
-    return torch.addcmul(shift, layer_norm(x.float(), BLOCK_EPS), gain).to(dtype)
-
-
 class Modulation(NamedTuple):
     """What the time embedding does to one transformer block; each (B or 1, 1, C), float32.
 

@@ -1,8 +1,8 @@
 """The mesh decoder: structured latents to voxels of four times the resolution, and to a mesh.
 
-Follows stage2.md, section 9. The windowed trunk is followed by two subdivision blocks; a linear
-layer then gives 101 channels a fine voxel, from which `surface` extracts the mesh. At the
-released size that is 1.65 million fine voxels, so the last layer is evaluated in parts.
+The windowed trunk is followed by two subdivision blocks; a linear layer then gives 101 channels a
+fine voxel, from which `surface` extracts the mesh. At the released size that is 1.65 million fine
+voxels, so the last layer is evaluated in parts.
 """
 
 from itertools import pairwise

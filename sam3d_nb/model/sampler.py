@@ -39,7 +39,7 @@ def time_grid(steps: int, rescale: float, dtype: torch.dtype) -> Tensor:
 
     Stage 1 computes them in float64, stage 2 in float32. A rescale of 0 leaves u as it is.
     """
-    u = torch.linspace(0, 1, steps + 1, dtype=dtype)
+    u = torch.linspace(0, 1, steps + 1, dtype=dtype, device="cpu")
     return u / (1 + (rescale - 1) * (1 - u)) if rescale else u
 
 

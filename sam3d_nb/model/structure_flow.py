@@ -182,8 +182,12 @@ class StructureFlow(nn.Module):
 
 
 def check_latents(latents: Latents, config: StructureFlowConfig, batch: int) -> None:
-    """Raise `InputError` unless every latent is there with its shape."""
-    for name, (tokens, channels) in latent_shapes(config).items():
+    """Raise `InputError` unless every latent is there with its shape, and no other."""
+    wanted = latent_shapes(config)
+    unknown = sorted(set(latents) - set(wanted))
+    if unknown:
+        raise InputError(f"latents {unknown} are unknown; the flow has {list(wanted)}")
+    for name, (tokens, channels) in wanted.items():
         if name not in latents:
             raise InputError(f"latent {name!r} is missing; got {sorted(latents)}")
         if tuple(latents[name].shape) != (batch, tokens, channels):

@@ -1,10 +1,10 @@
 """From the features of fine voxels to a triangle mesh, without a dense grid of features.
 
-Follows stage2.md, sections 10 to 12. The mesh decoder gives 101 channels for each active voxel of
-an R^3 grid: values at the voxel's eight corners, which are averaged where voxels meet, and weights
-of the cell. Vertices that no active voxel touches have distance +1, so surface may also run
-through cells beside the active voxels. Distances are averaged first, in a volume of single
-numbers around the object; all other channels are evaluated and kept only where the surface is.
+The mesh decoder gives 101 channels for each active voxel of an R^3 grid: values at the voxel's
+eight corners, which are averaged where voxels meet, and weights of the cell. Vertices that no
+active voxel touches have distance +1, so surface may also run through cells beside the active
+voxels. Distances are averaged first, in a volume of single numbers around the object; all other
+channels are evaluated and kept only where the surface is.
 """
 
 from collections.abc import Callable
@@ -116,8 +116,11 @@ def _rows_of(features: Tensor) -> VoxelFeatures:
 
 def _check(coords: Tensor, features: Tensor | VoxelFeatures, resolution: int) -> None:
     """Raise `InputError` for anything but at least one voxel inside the grid with its features."""
-    if coords.ndim != 2 or coords.shape[1] != 3 or not len(coords):
-        raise InputError(f"coords has shape {tuple(coords.shape)}, expected (N, 3) with N > 0")
+    if coords.ndim != 2 or coords.shape[1] != 3 or not len(coords) or coords.is_floating_point():
+        raise InputError(
+            f"coords is {coords.dtype} of shape {tuple(coords.shape)}, expected integers (N, 3) "
+            "with N > 0"
+        )
     if isinstance(features, Tensor) and tuple(features.shape) != (len(coords), CHANNELS):
         wanted = (len(coords), CHANNELS)
         raise InputError(f"features has shape {tuple(features.shape)}, expected {wanted}")

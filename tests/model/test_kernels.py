@@ -29,6 +29,12 @@ def test_linear_gelu_is_linear_then_gelu() -> None:
     torch.testing.assert_close(kernels.linear_gelu(x, layer), expected)
 
 
+def test_linear_gelu_does_without_the_private_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_is_half_inference", lambda *_: True)
+    monkeypatch.delattr(torch, "_addmm_activation")
+    test_linear_gelu_is_linear_then_gelu()
+
+
 @needs_card
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "limit"), HALF)

@@ -105,6 +105,13 @@ def test_time_grid_in_float32():
     assert grid.dtype == torch.float32
 
 
+def test_times_do_not_depend_on_the_default_device():
+    """Apple's devices have no float64."""
+    expected = schedule(STAGE1_SAMPLER)
+    with torch.device("meta"):
+        assert schedule(STAGE1_SAMPLER) == expected
+
+
 def test_guidance_extrapolates():
     c, u = torch.tensor([3.0]), torch.tensor([1.0])
     assert guide(c, u, 7).item() == 8 * 3 - 7

@@ -288,6 +288,8 @@ def test_bad_input(flow):
         flow.prepare(tokens[:, :0])
     with pytest.raises(InputError, match="'scale' is missing"):
         flow({n: x for n, x in latents.items() if n != "scale"}, table, condition)
+    with pytest.raises(InputError, match=r"\['size'\] are unknown"):
+        flow(latents | {"size": latents["scale"]}, table, condition)
     with pytest.raises(InputError, match=r"'shape' must be \(1, 64, 8\), got \(1, 63, 8\)"):
         flow(latents | {"shape": latents["shape"][:, 1:]}, table, condition)
     with pytest.raises(InputError, match="3 times"):

@@ -122,6 +122,8 @@ def test_bad_voxels_are_refused() -> None:
     coords, features = random_voxels(6, 7)
     with pytest.raises(InputError, match=r"\(0, 3\)"):
         mesh_from_features(coords[:0], features[:0], 6)
+    with pytest.raises(InputError, match=r"float32 of shape .* expected integers"):
+        mesh_from_features(coords.float(), features, 6)
     with pytest.raises(InputError, match=r"\[0, 5\].*outside of \[0, 5\)"):
         mesh_from_features(coords, features, 5)
     with pytest.raises(InputError, match=r"outside"):
