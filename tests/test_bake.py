@@ -63,7 +63,10 @@ def broken() -> Mesh:
     faces = mesh.faces[rng.random(len(mesh.faces)) > 0.05]
     line = np.concatenate([faces[:20, :2], faces[:20, :1]], axis=1)
     fins = np.concatenate([faces[:20, :2], faces[20:40, 2:]], axis=1)
-    return Mesh(mesh.vertices, np.concatenate([faces, line, fins]), mesh.colors)
+    straight = np.array([[2, 2, 2], [3, 3, 3], [4, 4, 4]])  # a face of no area, on its own
+    vertices = np.concatenate([mesh.vertices, straight])
+    alone = np.arange(3)[None] + len(mesh.vertices)
+    return Mesh(vertices, np.concatenate([faces, line, fins, alone]))
 
 
 SHAPES = {
@@ -121,7 +124,7 @@ def test_charts_neither_overlap_nor_touch(name: str, method: str) -> None:
     one, other = faces[face[order][twice]], faces[face[order][twice + 1]]
     touching = (one[:, :, None] == other[:, None]).any((1, 2))
     assert (~touching).sum() == 0
-    assert len(twice) < 0.001 * len(pixel)
+    assert len(twice) < 0.002 * len(pixel)
 
     image = np.zeros(size * size)
     image[pixel] = charts(flat)[face] + 1
@@ -151,8 +154,9 @@ def test_charts_of_one_direction_are_not_mirrored() -> None:
     assert (turn <= 1e-9).all()  # v runs down, so counter-clockwise is negative
 
 
-def test_rectangles_are_packed_apart() -> None:
-    sizes = np.random.default_rng(0).uniform(0.01, 1, (150, 2)) ** 2
+@pytest.mark.parametrize(("count", "used"), [(150, 0.5), (2500, 0.03)])
+def test_rectangles_are_packed_apart(count: int, used: float) -> None:
+    sizes = np.random.default_rng(0).uniform(0.01, 1, (count, 2)) ** 2
     corners, scale = pack(sizes, 512, 8)
     cells = np.zeros((512, 512), dtype=int)
     extent = np.maximum(np.ceil(sizes * scale), 1).astype(int)
@@ -161,7 +165,10 @@ def test_rectangles_are_packed_apart() -> None:
     assert cells.max() == 1
     assert (corners >= 4).all()
     assert (corners + extent + 4 <= 512).all()
-    assert (extent.prod(1)).sum() > 0.5 * 512**2
+    assert (extent.prod(1)).sum() > used * 512**2
+
+
+def test_more_rectangles_than_fit() -> None:
     assert pack(np.ones((1000, 2)), 40, 8)[1] <= 1  # single pixels, side by side
     with pytest.raises(InputError, match=r"1000 charts do not fit a texture of 30 pixels"):
         pack(np.ones((1000, 2)), 30, 8)
@@ -279,7 +286,7 @@ def gaussians(points: np.ndarray, colors: np.ndarray, opacity: float = 0.9) -> G
     return Gaussians(points, scales, rotations, np.full(count, opacity), colors)
 
 
-def test_gaussian_colors_agree_with_a_loop() -> None:
+def test_gaussian_colors_agree_with_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     count = 40
     cloud = Gaussians(
@@ -297,6 +304,8 @@ def test_gaussian_colors_agree_with_a_loop() -> None:
         spread = np.sqrt(np.sort(cloud.scales[nearest], axis=1)[:, 1:].prod(1))
         weight = cloud.opacities[nearest] * np.exp(-(distance[nearest] ** 2) / (2 * spread**2))
         expected.append(weight @ cloud.colors[nearest] / weight.sum())
+    np.testing.assert_allclose(gaussian_colors(cloud, points), expected, atol=1e-6)
+    monkeypatch.setattr("sam3d_nb.mesh.bake.CHUNK", 7)
     np.testing.assert_allclose(gaussian_colors(cloud, points), expected, atol=1e-6)
 
 
@@ -340,7 +349,7 @@ def test_the_same_again(method: str) -> None:
 def test_what_cannot_be_unwrapped_or_baked() -> None:
     ball = shapes.mesh(shapes.icosphere(1))
     for size in (15, 8193, 100.5, True, "large"):
-        with pytest.raises(InputError, match="16 to 8192 pixels a side but"):
+        with pytest.raises(InputError, match="16 to 4096 pixels a side but"):
             unwrap(ball, size)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no way to unwrap called 'magic'; use one of auto"):
         unwrap(ball, method="magic")

@@ -87,6 +87,14 @@ def test_a_textured_mesh_stays_textured() -> None:
     assert np.abs(difference).max() < 10
 
 
+def test_a_tiny_texture_grows_to_the_smallest_that_is_baked() -> None:
+    texture = np.full((4, 2, 3), 99, np.uint8)
+    dot = Mesh(raw().vertices, raw().faces, uv=np.zeros((len(raw().vertices), 2)), texture=texture)
+    small = finish(dot, triangles=100)
+    assert small.texture.shape == (16, 16, 3)
+    assert (small.texture == 99).all()
+
+
 def test_a_mesh_without_colors() -> None:
     plain = Mesh(raw().vertices, raw().faces)
     mesh = finish(plain, triangles=2000, watertight=True)
@@ -130,7 +138,7 @@ def test_several_bodies_keep_their_colors_apart() -> None:
     ("options", "sentence"),
     [
         ({"triangles": 2}, "whole number of triangles from 4 up, not to 2"),
-        ({"texture": 4}, "16 to 8192 pixels a side but 4"),
+        ({"texture": 4}, "16 to 4096 pixels a side but 4"),
         ({"texture": 64, "charts": "round"}, "no way to unwrap called 'round'"),
     ],
 )

@@ -25,6 +25,7 @@ from sam3d_nb.view.scan import scan
 
 NEIGHBORS = 16  # gaussians that a place is colored by
 FAINTEST = 1e-6  # opacity
+CHUNK = 1 << 16  # places at once; bounds the temporaries to about 100 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +123,19 @@ def gaussian_colors(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:
     is how gaussians are trained and rendered.
     """
     check_colors(gaussians)
-    count = min(NEIGHBORS, len(gaussians))
+    tree, count = cKDTree(gaussians.centers), min(NEIGHBORS, len(gaussians))
     spread = torch.from_numpy(np.sort(gaussians.scales, axis=1)[:, 1:]).double().prod(1).sqrt()
     spread = spread.clamp(min=torch.finfo(torch.float32).tiny)
     visible = torch.from_numpy(gaussians.opacities).double().clamp(min=FAINTEST).log()
     colors = torch.from_numpy(gaussians.colors).double()
-    distance, index = cKDTree(gaussians.centers).query(points, range(1, count + 1), workers=-1)
-    near, row = torch.from_numpy(distance), torch.from_numpy(index)  # (N, k)
-    weight = torch.softmax(visible[row] - (near / spread[row]).square() / 2, dim=1)
-    return (colors[row] * weight[..., None]).sum(1).numpy()
+    found = np.empty((len(points), 3))
+    for begin in range(0, len(points), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        distance, index = tree.query(points[part], range(1, count + 1), workers=-1)
+        near, row = torch.from_numpy(distance), torch.from_numpy(index)  # (n, k)
+        weight = torch.softmax(visible[row] - (near / spread[row]).square() / 2, dim=1)
+        found[part] = (colors[row] * weight[..., None]).sum(1)
+    return found
 
 
 def _barycentric(corners: Tensor, points: Tensor) -> Tensor:

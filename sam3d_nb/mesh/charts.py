@@ -24,7 +24,7 @@ SMOOTHING = 10  # times that normals are averaged with those of the neighbors
 STEEPEST = 0.15  # smallest cosine between a triangle's normal and the way that it is seen
 SMALL = 0.002  # of all area: charts below it join a neighbor where they can
 ROUNDS = 4  # of joining small charts
-LAYERS = 6  # times that charts which cover themselves are parted
+LAYERS = 12  # times that charts which cover themselves are parted
 TINY = 4.0  # pixels: an area that may lie on either side of such a cut
 ANGLES = np.radians(np.arange(0, 90, 7.5))  # turns of a chart that are tried
 
@@ -47,19 +47,19 @@ class Flat:
 
 def planar_charts(vertices: np.ndarray, faces: np.ndarray, side: int, gap: int) -> Flat:
     """Return the faces (F, 3) laid out as planar charts, `gap` pixels apart."""
-    surface = _Surface(vertices, faces)
-    axis = surface.axes()
-    chart = surface.pieces(axis)
+    triangles = _Triangles(vertices, faces)
+    axis = triangles.axes()
+    chart = triangles.pieces(axis)
     for _ in range(LAYERS):
-        flat = surface.lay_out(chart, axis, side, gap)
+        flat = triangles.lay_out(chart, axis, side, gap)
         buried = _buried(flat, side)
         if not buried.any():
             break
-        chart = surface.parted(chart, buried, TINY / flat.scale**2)
+        chart = triangles.parted(chart, buried, TINY / flat.scale**2)
     return flat
 
 
-class _Surface:
+class _Triangles:
     """Triangles with their neighbors."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
@@ -137,9 +137,11 @@ class _Surface:
     def frames(self, chart: np.ndarray, axis: np.ndarray) -> np.ndarray:
         """Return each chart's view (C, 3, 3): unit vectors right, down and towards the viewer."""
         mean = _summed(self.normals * self.area[:, None], chart)
-        mean /= np.maximum(np.linalg.norm(mean, axis=1), 1e-30)[:, None]
+        length = np.linalg.norm(mean, axis=1)
+        mean /= np.where(length > 0, length, 1)[:, None]
         facing = (mean[chart] * self.normals).sum(1)
         folded = _summed((facing < STEEPEST) & (self.area > 0), chart) > 0
+        folded |= length == 0
         own = np.empty((len(mean), 3))
         own[chart] = AXES[axis]
         toward = np.where(folded[:, None], own, mean)

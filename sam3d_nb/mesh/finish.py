@@ -8,7 +8,7 @@ from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.repair import fill_holes as close_holes
 from sam3d_nb.mesh.repair import make_watertight
 from sam3d_nb.mesh.simplify import FEWEST, check_count, fitted_colors, reduced
-from sam3d_nb.mesh.unwrap import LARGEST, check_size, unwrap
+from sam3d_nb.mesh.unwrap import LARGEST, SMALLEST, check_size, unwrap
 from sam3d_nb.splats import Gaussians
 
 ATTEMPTS = 4  # at closing a simplified mesh without going over the number of triangles
@@ -49,7 +49,7 @@ def finish(
     closed = make_watertight(closed) if watertight else closed
     shape = _simplified(closed, triangles, watertight)
     if texture is None and mesh.texture is not None and shape is not mesh:
-        texture = min(max(mesh.texture.shape[:2]), LARGEST)
+        texture = min(max(*mesh.texture.shape[:2], SMALLEST), LARGEST)
     if texture is not None:
         # Lids have vertex colors from their rims; a texture is sharper than those.
         own = closed if mesh.texture is None else mesh

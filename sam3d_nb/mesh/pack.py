@@ -7,6 +7,7 @@ from scipy.ndimage import maximum_filter1d
 
 from sam3d_nb.errors import InputError
 
+MANY = 2000
 TRIES = 12  # halvings of the interval in which the scale is looked for
 
 
@@ -17,7 +18,8 @@ def pack(sizes: np.ndarray, side: int, gap: int) -> tuple[np.ndarray, float]:
     least 1 each way, and keeps `gap` pixels from the others and half of that from the border; the
     gap shrinks where many rectangles leave no other way. Positions are lower corners.
 
-    The highest comes first, each where it lies lowest (a skyline). Raises InputError where even
+    The highest comes first, each where it lies lowest (a skyline); on shelves where there are
+    more than MANY. Raises InputError where even
     single pixels do not fit.
     """
     order = np.lexsort((-sizes[:, 0], -sizes[:, 1]))
@@ -47,9 +49,31 @@ def pack(sizes: np.ndarray, side: int, gap: int) -> tuple[np.ndarray, float]:
 
 
 def _placed(cells: np.ndarray, side: int) -> np.ndarray | None:
-    """Return the corners (C, 2) of cells (C, 2), each as low as it goes, None if one does not."""
+    """Return the corners (C, 2) of cells (C, 2), highest first, None if they do not all fit."""
     if cells[:, 0].max() > side:
         return None
+    return (_on_shelves if len(cells) > MANY else _on_skyline)(cells, side)
+
+
+def _on_shelves(cells: np.ndarray, side: int) -> np.ndarray | None:
+    """Fill row after row, each as high as its first cell."""
+    ends = cells[:, 0].cumsum()
+    corners = np.zeros_like(cells)
+    first, top = 0, 0
+    while first < len(cells):
+        before = ends[first] - cells[first, 0]
+        last = int(np.searchsorted(ends, before + side, side="right"))
+        corners[first:last, 0] = ends[first:last] - cells[first:last, 0] - before
+        corners[first:last, 1] = top
+        top += cells[first, 1]
+        if top > side:
+            return None
+        first = last
+    return corners
+
+
+def _on_skyline(cells: np.ndarray, side: int) -> np.ndarray | None:
+    """Put each cell as low as it goes on those before, and as far left."""
     corners = np.zeros_like(cells)
     skyline = np.zeros(side, dtype=np.int64)  # how far up each column is taken
     for corner, (width, height) in zip(corners, cells.tolist(), strict=True):

@@ -82,10 +82,15 @@ def make_watertight(mesh: Mesh) -> Mesh:
     faces = without_sheets(rows[:, :3], faces)
     faces = facing_out(rows[:, :3], faces)
     result = _mesh(_moved_apart(rows, faces), faces)
-    if not topology(result).watertight:
+    if not len(faces):
         raise ReconstructionError(
             f"the mesh of {len(mesh.faces)} triangles encloses no volume, so it cannot be made "
             "watertight; leave `watertight` off, or give a mesh with more than a flat sheet"
+        )
+    if not topology(result).watertight:
+        raise ReconstructionError(
+            f"the mesh of {len(mesh.faces)} triangles could not be made watertight: what is left "
+            f"has {topology(result)}; leave `watertight` off"
         )
     return result
 

@@ -65,11 +65,14 @@ def reduced(
         low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
         size = (high - low).max()
         unit = (vertices - low) / size  # the library's error bounds are absolute
-        border = len(open_edges(faces))
-        for keep_border in (True, False) if 0 < border < triangles / 2 else (False,):
-            found = _collapse(unit, faces, triangles, keep_border)
-            if len(found[1]) <= triangles:
-                break
+        found, border = (unit, faces), len(open_edges(faces))
+        if 0 < border < triangles / 2:
+            kept = _collapse(unit, faces, triangles, keep_border=True)
+            found = kept if len(kept[1]) <= triangles else found
+        before = len(faces) + 1
+        while triangles < len(found[1]) < before:  # once does, save for very few triangles
+            before = len(found[1])
+            found = _collapse(*found, triangles, keep_border=False)
         vertices, faces = found[0] * size + low, found[1]
     if len(faces) > triangles:
         raise ReconstructionError(
@@ -140,4 +143,9 @@ def fitted_colors(source: Mesh, shape: Mesh) -> np.ndarray | None:
         )
         for k in range(3)
     ]
-    return np.stack([channel for channel, _ in fitted], axis=1).clip(0, 1)
+    colors = np.stack([channel for channel, _ in fitted], axis=1)
+    low, high = own.astype(np.float64), own.astype(np.float64)  # no color that is not around
+    for corner in shape.faces[place.face].T:
+        np.minimum.at(low, corner, wanted[kept])
+        np.maximum.at(high, corner, wanted[kept])
+    return colors.clip(low, high)

@@ -11,7 +11,7 @@ from sam3d_nb.mesh.charts import planar_charts
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.topology import weld
 
-SMALLEST, LARGEST = 16, 8192  # pixels a side
+SMALLEST, LARGEST = 16, 4096  # pixels a side
 MIP_LEVELS = 3  # levels at which neighboring charts must not mix
 XATLAS_TRIANGLES = 10_000  # up to here `auto` takes xatlas: a second; it grows with the square
 GROWTH = 1.25  # of xatlas's square over the one asked for
