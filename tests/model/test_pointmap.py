@@ -1,4 +1,4 @@
-"""MoGe v1: golden files, options, published configuration, bad input; `test_focal` has the camera."""
+"""MoGe v1: golden files, options, published configuration, bad input."""
 
 import math
 import warnings
