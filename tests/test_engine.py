@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import published
 import pytest
 import torch
 from engine_small import QUICK, H, W, assert_same, disc, photo, plane
@@ -38,7 +39,12 @@ from sam3d_nb.examples import Example
 from sam3d_nb.mesh.color import to_srgb
 from sam3d_nb.mesh.export import load_object
 from sam3d_nb.model.cache import SceneCache
-from sam3d_nb.model.config import SMALL_VISION, SplatDecoderConfig, StructureDecoderConfig
+from sam3d_nb.model.config import (
+    STAGE1_SAMPLER,
+    STAGE2_SAMPLER,
+    PreprocessConfig,
+    StructureDecoderConfig,
+)
 from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.gaussian_scene import place
@@ -151,20 +157,23 @@ def test_parity_with_the_released_stage_1(request: pytest.FixtureRequest) -> Non
     golden = Golden(request.config.getoption("--golden"), "stage1/stage1_pipeline")
     image, mask = golden["in.rgb"].numpy(), golden["in.mask"].numpy().astype(bool)
     points = pointmap_tensor(golden["in.pointmap"], mask.shape).permute(1, 2, 0)
-    for name, widths, few_step in (("cfg", (32, 16, 8), False), ("shortcut", (32, 12), True)):
+    for name, run in golden.config["runs"].items():
         config = replace(
             SMALL,
-            structure_flow=replace(SMALL.structure_flow, resolution=16),
-            structure_decoder=StructureDecoderConfig(widths=widths),
+            preprocess=PreprocessConfig(golden.config["preprocess_size"]),
+            condition_stage1=published.stage1_condition(golden.config),
+            condition_stage2=published.stage2_condition(golden.config["dinov2"]),
+            structure_flow=published.structure_flow(golden.config["flow"]),
+            stage1_sampler=published.sampler(STAGE1_SAMPLER, golden.config),
+            structure_decoder=StructureDecoderConfig(tuple(run["decoder_channels"])),
         )
-        run = golden.config["runs"][name]
         stream = Sam3dObjects(StandInStore(config)).stream(
             image,
             mask,
             pointmap=flip_frame(points).numpy(),
             seed=golden.config["seed"],
             steps=(run["steps"], 1),
-            few_step=few_step,
+            few_step=name.startswith("shortcut"),
         )
         voxels, pose = None, None
         with closing(stream):
@@ -191,12 +200,13 @@ def test_parity_with_the_released_stage_2(
 ) -> None:
     """The golden's images, voxels and noise give its gaussians, in the object frame."""
     golden = Golden(request.config.getoption("--golden"), "stage2/composed")
-    vision = replace(SMALL_VISION, width=48, image_size=56)
+    networks = golden.config
     config = replace(
         SMALL,
-        condition_stage2=replace(SMALL.condition_stage2, networks=(vision, vision)),
-        latent_flow=replace(SMALL.latent_flow, condition_width=48, resolution=64),
-        splat_decoder=SplatDecoderConfig(replace(SMALL.splat_decoder.trunk, resolution=64)),
+        condition_stage2=published.stage2_condition(networks["condition_embedder"]["tiny_vit"]),
+        latent_flow=published.latent_flow(networks["generator"]["reverse_fn"]["backbone"]),
+        stage2_sampler=published.sampler(STAGE2_SAMPLER, golden.info["sampler"]),
+        splat_decoder=published.splat_decoder(networks["slat_decoder_gs"]),
     )
     store = StandInStore(config)
     model = Sam3dObjects(store, "cpu", "staged")
