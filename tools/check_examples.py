@@ -75,35 +75,35 @@ def rasterize(
     inverse = 1 / depth[faces]  # (F, 3), linear over the picture
     low = np.maximum(np.ceil(corners.min(1) - 0.5).astype(int), 0)  # first pixel column and row
     high = np.minimum(np.floor(corners.max(1) - 0.5).astype(int), [width - 1, height - 1])
-    span = (high - low + 1).max(1)
-    seen = (high >= low).all(1)
+    span = high - low + 1  # (F, 2) columns and rows of a triangle's box
+    seen = (span > 0).all(1)
+    longest = span.max(1)
     nearest = np.full((height, width), np.inf)
     for size in (2, 4, 8, 16, 32, 64, 128, 256, 1 << 20):
-        now = np.flatnonzero(seen & (span <= size))
+        now = np.flatnonzero(seen & (longest <= size))
         seen[now] = False
         if not len(now):
             continue
-        side = int(span[now].max())
-        chunk = max(1, 2_000_000 // (side * side))
+        chunk = max(1, 500_000 // int(longest[now].max()) ** 2)
         for part in np.split(now, range(chunk, len(now), chunk)):
-            _fill(nearest, corners[part], inverse[part], low[part], side)
+            _fill(nearest, corners[part], inverse[part], low[part], span[part].max(0))
     return nearest
 
 
 def _fill(
-    nearest: np.ndarray, corners: np.ndarray, inverse: np.ndarray, low: np.ndarray, side: int
+    nearest: np.ndarray, corners: np.ndarray, inverse: np.ndarray, low: np.ndarray, span: np.ndarray
 ) -> None:
-    """Put triangles (F, 3, 2) whose boxes start at `low` (F, 2) into the depth picture."""
+    """Put triangles (F, 3, 2), whose boxes start at `low` (F, 2) and have at most `span` (2,)
+    columns and rows, into the depth picture."""
     height, width = nearest.shape
-    steps = np.arange(side)
-    x = low[:, 0, None, None] + steps[None, None, :]  # (F, 1, side) columns
-    y = low[:, 1, None, None] + steps[None, :, None]  # (F, side, 1) rows
+    x = low[:, 0, None, None] + np.arange(span[0])[None, None, :]  # (F, 1, columns)
+    y = low[:, 1, None, None] + np.arange(span[1])[None, :, None]  # (F, rows, 1)
     weights = []
     for a, b in ((1, 2), (2, 0), (0, 1)):
         start, edge = corners[:, a, :, None, None], corners[:, b] - corners[:, a]
         across = edge[:, 0, None, None] * (y + 0.5 - start[:, 1])
         weights.append(across - edge[:, 1, None, None] * (x + 0.5 - start[:, 0]))
-    stacked = np.stack(weights)  # (3, F, side, side), twice the area of the opposite part
+    stacked = np.stack(weights)  # (3, F, rows, columns), twice the area of the opposite part
     area = stacked.sum(0)
     inside = ((stacked >= 0).all(0) | (stacked <= 0).all(0)) & (np.abs(area) > 1e-12)
     inside &= (x < width) & (y < height)
