@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sam3d_nb.examples import Example as Example
     from sam3d_nb.examples import list_examples as list_examples
     from sam3d_nb.examples import load_example as load_example
+    from sam3d_nb.mesh.finish import finish as finish
     from sam3d_nb.object3d import Object3D as Object3D
     from sam3d_nb.pipeline import load_model as load_model
     from sam3d_nb.progress import Progress as Progress
@@ -36,6 +37,7 @@ _MODULES = {
     "contact_sheet": "view.sheet",
     "doctor": "diagnosis",
     "evaluate_folder": "evaluate",
+    "finish": "mesh.finish",
     "list_examples": "examples",
     "load_example": "examples",
     "load_model": "pipeline",
