@@ -112,7 +112,7 @@ def _make_parser() -> _Parser:
         command.set_defaults(run=run)
         return command
 
-    _inference_options(add("inference", _inference, "reconstruct one object of a photo"))
+    _inference_options(add("inference", _inference, "reconstruct one object of a photo, or all"))
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
     _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
     add_weights_command(commands, [common])
@@ -193,9 +193,9 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 
 def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.examples import load_example
-    from sam3d_nb.pipeline import load_model
     from sam3d_nb.progress import Progress
     from sam3d_nb.runs import check_formats, reconstruct_to_folder
+    from sam3d_nb.zoo import load_model
 
     check_formats(options.output_format)
     if options.mask_index == ALL_MASKS:
@@ -227,9 +227,9 @@ def _inference(options: argparse.Namespace) -> int | None:
 
 def _scene(options: argparse.Namespace) -> int:
     from sam3d_nb.examples import load_example
-    from sam3d_nb.pipeline import load_model
     from sam3d_nb.progress import Progress
     from sam3d_nb.scene.runs import scene_to_folder
+    from sam3d_nb.zoo import load_model
 
     model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)
@@ -260,8 +260,8 @@ def _scene(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> None:
     from sam3d_nb.demo import run_demo
-    from sam3d_nb.pipeline import load_model
     from sam3d_nb.progress import Progress
+    from sam3d_nb.zoo import load_model
 
     model = load_model(options.model, options.device, options.memory)
     with Progress() as progress:

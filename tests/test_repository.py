@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from sam3d_nb.errors import Sam3dError
+from sam3d_nb.evaluation.report import METRICS
 from sam3d_nb.examples import load_example
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,3 +128,15 @@ def test_readme_points_at_files_that_exist() -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", text)
     assert targets
     assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_readme_has_the_numbers_of_the_report() -> None:
+    """The table of means in the README is the one that `sam3d-nb evaluate` wrote."""
+    report = json.loads((ROOT / "benchmarks" / "results" / "silhouette.json").read_text())
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for name, row in report["summary"].items():
+        mean, low, high = (f"{row[key]:.3f}" for key in ("mean", "low", "high"))
+        assert f"| {METRICS[name]} | {mean} | {low} to {high} | {row['n']} |" in lines
+    assert {f"{row['example']}/{row['index']}" for row in report["rows"]} == {
+        f"{name}/{index}" for name in EXAMPLES for index in load_example(name).masks
+    }
