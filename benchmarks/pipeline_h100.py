@@ -261,7 +261,7 @@ def cancelled(model: Injected, case: Case, options: argparse.Namespace) -> Row:
 def ready(store: StandInStore, options: argparse.Namespace) -> list[float]:
     """Return seconds from process start to a loaded model, files in the page cache."""
     code = (
-        "from sam3d_nb.pipeline import load_model; import torch; "
+        "from sam3d_nb.zoo import load_model; import torch; "
         f"load_model('sam-3d-objects', {options.device!r}); "
         "torch.cuda.synchronize() if torch.cuda.is_available() else None"
     )

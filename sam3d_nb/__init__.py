@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sam3d_nb.examples import load_example as load_example
     from sam3d_nb.mesh.finish import finish as finish
     from sam3d_nb.object3d import Object3D as Object3D
-    from sam3d_nb.pipeline import load_model as load_model
     from sam3d_nb.progress import Progress as Progress
     from sam3d_nb.runs import reconstruct_to_folder as reconstruct_to_folder
     from sam3d_nb.scene import Scene as Scene
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from sam3d_nb.view.render import render as render
     from sam3d_nb.view.sheet import contact_sheet as contact_sheet
     from sam3d_nb.view.show import show as show
+    from sam3d_nb.zoo import load_model as load_model
 
 _MODULES = {
     "Example": "examples",
@@ -40,7 +40,7 @@ _MODULES = {
     "finish": "mesh.finish",
     "list_examples": "examples",
     "load_example": "examples",
-    "load_model": "pipeline",
+    "load_model": "zoo",
     "reconstruct_to_folder": "runs",
     "render": "view.render",
     "show": "view.show",

@@ -9,8 +9,9 @@ from pathlib import Path
 from sam3d_nb.events import OnEvent
 from sam3d_nb.examples import Example, load_example
 from sam3d_nb.files import write_file
-from sam3d_nb.pipeline import MODELS, Model
+from sam3d_nb.pipeline import Model
 from sam3d_nb.runs import Run, reconstruct_to_folder
+from sam3d_nb.zoo import MODELS
 
 SAMPLE = ("coffee", 0)
 """Name of the example and index of the mask."""

@@ -16,7 +16,7 @@ from sam3d_nb import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sam3d_nb.pipeline import ModelSpec
+    from sam3d_nb.zoo import ModelSpec
 
 GIB = 2**30
 ROOM_NEEDED = 2 * GIB
@@ -191,7 +191,7 @@ def _examples() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from sam3d_nb.pipeline import MODELS
+    from sam3d_nb.zoo import MODELS
 
     for name, spec in MODELS.items():
 

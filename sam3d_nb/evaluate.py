@@ -28,7 +28,9 @@ from sam3d_nb.evaluation.volume import volume_iou
 from sam3d_nb.examples import Example, list_examples, load_example
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
-from sam3d_nb.pipeline import Model, load_model, make_request
+from sam3d_nb.pipeline import Model
+from sam3d_nb.request import make_request
+from sam3d_nb.zoo import load_model
 
 POINTS = 10_000
 OnProgress = Callable[[int, int, str], None]

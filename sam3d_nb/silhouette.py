@@ -14,7 +14,8 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.cutout import cut_out
 from sam3d_nb.mesh.inflate import close, inflate
 from sam3d_nb.mesh.outline import trace
-from sam3d_nb.pipeline import Model, Reconstruction, Request, Run
+from sam3d_nb.pipeline import Model, Reconstruction, Run
+from sam3d_nb.request import Request
 
 DEFAULT_DISTANCE = 1.0
 """Distance of the visible surface in metres where no point map tells it."""

@@ -16,7 +16,8 @@ import sam3d_nb as s3
 from sam3d_nb import cli, runs
 from sam3d_nb.errors import OutputError, ReconstructionError, Sam3dError, WeightsError
 from sam3d_nb.mesh.export import load_object
-from sam3d_nb.pipeline import Request, Run
+from sam3d_nb.pipeline import Run
+from sam3d_nb.request import Request
 from sam3d_nb.silhouette import Silhouette
 from sam3d_nb.splats import Gaussians
 

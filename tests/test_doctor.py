@@ -5,7 +5,7 @@ import pytest
 from sam3d_nb import diagnosis
 from sam3d_nb.devices import choose_device, list_devices
 from sam3d_nb.errors import InputError
-from sam3d_nb.pipeline import MODELS
+from sam3d_nb.zoo import MODELS
 
 
 def test_every_topic_has_a_row() -> None:

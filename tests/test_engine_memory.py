@@ -32,10 +32,10 @@ from sam3d_nb.events import (
     StructuredLatentEvent,
 )
 from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.pipeline import load_model
 from sam3d_nb.weights.parts import PARTS
 from sam3d_nb.weights.store import StandInStore
 from sam3d_nb.weights.write import write_stand_in
+from sam3d_nb.zoo import load_model
 
 
 @pytest.fixture(scope="module")

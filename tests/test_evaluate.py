@@ -26,7 +26,8 @@ from sam3d_nb.events import MeshEvent
 from sam3d_nb.examples import Example, load_example
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.pipeline import Model, Reconstruction, Request, Run
+from sam3d_nb.pipeline import Model, Reconstruction, Run
+from sam3d_nb.request import Request
 
 SHAPE = ("f_score", "chamfer", "volume_iou")
 

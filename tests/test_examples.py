@@ -12,7 +12,7 @@ from PIL import Image
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example, data_folder, list_examples, load_example
-from sam3d_nb.pipeline import make_request
+from sam3d_nb.request import make_request
 
 H, W = 12, 20
 

@@ -23,7 +23,7 @@ from sam3d_nb.mesh.export import FRAME, describe, load_object, read_extras
 from sam3d_nb.mesh.glb import Node, encode_glb, pack_glb, unpack_glb
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.object3d import Object3D, Provenance
-from sam3d_nb.pipeline import load_model
+from sam3d_nb.zoo import load_model
 
 
 def wrap(mesh: Mesh, name: str = "red chair") -> Object3D:

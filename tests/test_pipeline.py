@@ -20,7 +20,9 @@ from sam3d_nb.events import (
 from sam3d_nb.examples import Example
 from sam3d_nb.frames import Pose, default_intrinsics
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.pipeline import Model, Reconstruction, Request, Run, load_model, make_request
+from sam3d_nb.pipeline import Model, Reconstruction, Run
+from sam3d_nb.request import Request, make_request
+from sam3d_nb.zoo import load_model
 
 H, W = 60, 80
 

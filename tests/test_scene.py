@@ -42,8 +42,9 @@ from sam3d_nb.mesh.export import load_object
 from sam3d_nb.mesh.glb import unpack_glb
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.object3d import Object3D, Provenance
-from sam3d_nb.pipeline import Model, Reconstruction, Request, Run
+from sam3d_nb.pipeline import Model, Reconstruction, Run
 from sam3d_nb.progress import Progress
+from sam3d_nb.request import Request
 from sam3d_nb.scene import Scene
 from sam3d_nb.scene.export import unique_names
 from sam3d_nb.scene.keep import Keep
@@ -644,7 +645,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def cubes(monkeypatch: pytest.MonkeyPatch) -> Cubes:
     model = Cubes()
-    monkeypatch.setattr("sam3d_nb.pipeline.load_model", lambda *names: model)
+    monkeypatch.setattr("sam3d_nb.zoo.load_model", lambda *names: model)
     return model
 
 

@@ -18,9 +18,9 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.inflate import inflate
 from sam3d_nb.mesh.outline import trace
 from sam3d_nb.object3d import Object3D
-from sam3d_nb.pipeline import load_model
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
+from sam3d_nb.zoo import load_model
 
 SIDE = 192
 V, U = np.mgrid[:SIDE, :SIDE] + 0.5

@@ -19,7 +19,8 @@ from sam3d_nb.examples import Example
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.preprocess import image_tensor
 from sam3d_nb.object3d import Object3D
-from sam3d_nb.pipeline import Model, Reconstruction, Request, Run, finish, resolve_request
+from sam3d_nb.pipeline import Model, Reconstruction, Run, finish
+from sam3d_nb.request import Request, resolve_request
 from sam3d_nb.weights.store import ModuleStore
 
 NAME = "sam-3d-objects"

@@ -50,7 +50,7 @@ from sam3d_nb.model.preprocess import Moments, flip_frame, mask_tensor, prepare_
 from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.model.structure_flow import sample_structure
-from sam3d_nb.pipeline import Request
+from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.weights.store import ModuleStore
 

@@ -25,7 +25,8 @@ from sam3d_nb.files import write_file
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D, Provenance
-from sam3d_nb.pipeline import Model, Request
+from sam3d_nb.pipeline import Model
+from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 
 LAYOUT = 1

@@ -24,7 +24,8 @@ from sam3d_nb.events import (
 )
 from sam3d_nb.examples import Example
 from sam3d_nb.object3d import Object3D
-from sam3d_nb.pipeline import Model, Request, make_request, resolve_request
+from sam3d_nb.pipeline import Model
+from sam3d_nb.request import Request, make_request, resolve_request
 from sam3d_nb.scene.keep import Decided, Keep, object_key, pointmap_key
 from sam3d_nb.scene.realign import check_method
 from sam3d_nb.scene.scene import Failure, Scene

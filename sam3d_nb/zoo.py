@@ -1,0 +1,80 @@
+"""The models by name, the best first, and how each one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sam3d_nb.devices import check_device_name
+from sam3d_nb.errors import InputError
+from sam3d_nb.pipeline import Model
+
+MEMORY_PLANS = ("auto", "resident", "staged")
+
+
+def _silhouette(device: str, memory: str) -> Model:
+    from sam3d_nb.silhouette import Silhouette
+
+    return Silhouette()
+
+
+def _sam3d(device: str, memory: str) -> Model:
+    from sam3d_nb.engine.load import load_sam3d
+
+    return load_sam3d(device, memory)
+
+
+def _always_ready() -> str:
+    return ""
+
+
+def _sam3d_missing() -> str:
+    from sam3d_nb.weights.status import model_status
+
+    return model_status("sam-3d-objects").advice
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One entry of the zoo.
+
+    build: makes the model on a device under a memory plan. missing: what to do before it can be
+    made, as a sentence; empty where it is ready.
+    """
+
+    description: str
+    build: Callable[[str, str], Model]
+    missing: Callable[[], str] = _always_ready
+
+
+MODELS: dict[str, ModelSpec] = {
+    "sam-3d-objects": ModelSpec(
+        "mesh, gaussians and pose by the official network and its gated weights",
+        _sam3d,
+        _sam3d_missing,
+    ),
+    "silhouette": ModelSpec("inflated outline, no weights needed, any machine", _silhouette),
+}
+"""All models, the best first."""
+
+
+def load_model(name: str | None = None, device: str = "auto", memory: str = "auto") -> Model:
+    """Return the model called `name`, or the best one that is ready.
+
+    device: auto, cuda, mps or cpu. memory: how a model with large networks uses the device's
+    memory: resident keeps all networks there, staged brings each one in for its stage only, auto
+    takes resident where 16 GB are free for it. Loading a model again is free.
+
+    Raises InputError for an unknown name, device or plan, WeightsError where the model called
+    `name` has no weights.
+    """
+    check_device_name(device)
+    if memory not in MEMORY_PLANS:
+        raise InputError(
+            f"there is no memory plan {memory!r}; choose from {', '.join(MEMORY_PLANS)}"
+        )
+    if name is None:
+        name = next(model for model, spec in MODELS.items() if not spec.missing())
+    if name not in MODELS:
+        raise InputError(f"there is no model {name!r}; choose from {', '.join(sorted(MODELS))}")
+    return MODELS[name].build(device, memory)
