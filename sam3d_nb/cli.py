@@ -201,9 +201,10 @@ def _inference(options: argparse.Namespace) -> int | None:
     if options.mask_index == ALL_MASKS:
         return _scene(options)
     if options.mask_index < 0:
+        reason = "masks are not found automatically yet" if options.mask_index == -2 else "no mask"
         raise InputError(
-            f"mask index {options.mask_index} is not available in this version; give {ALL_MASKS} "
-            "for a scene of all masks, or 0 or more for one object"
+            f"mask index {options.mask_index}: {reason}; give {ALL_MASKS} for a scene of all "
+            "masks, or 0 or more for one object"
         )
     if options.realign or options.save_all_objects:
         raise InputError("realign and save_all_objects are about scenes; they need --mask_index=-1")

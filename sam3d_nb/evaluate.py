@@ -47,14 +47,16 @@ def evaluate_folder(
 ) -> Report:
     """Measure a model on every masked object of a folder of examples.
 
-    examples_dir: holds example folders, or is one itself; None means those of the package.
+    examples_dir: holds example folders, or is one itself, or the name of one that comes with the
+    package; None means all of those.
     model_name, device, memory: as `load_model` takes them. on_progress: called with the number of
     objects done, their total and the name of what comes next.
 
     Raises InputError where there is no example or none has a mask. An object that fails has its
     reason in the report and is in no mean.
     """
-    paths = list_examples(examples_dir)
+    shipped = str(examples_dir) in list_examples() and not Path(str(examples_dir)).is_dir()
+    paths = [] if shipped else list_examples(examples_dir)
     if not paths and examples_dir is not None:
         paths = [str(examples_dir)]  # an example itself, or `load_example` says what is missing
     model = load_model(model_name, device, memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sam3d_nb.devices import check_device_name
+from sam3d_nb.devices import check_device_name, choose_device
 from sam3d_nb.errors import InputError
 from sam3d_nb.pipeline import Model
 
@@ -65,10 +65,12 @@ def load_model(name: str | None = None, device: str = "auto", memory: str = "aut
     memory: resident keeps all networks there, staged brings each one in for its stage only, auto
     takes resident where 16 GB are free for it. Loading a model again is free.
 
-    Raises InputError for an unknown name, device or plan, WeightsError where the model called
-    `name` has no weights.
+    Raises InputError for an unknown name or plan and for a device that this machine has not,
+    WeightsError where the model called `name` has no weights.
     """
     check_device_name(device)
+    if device not in ("auto", "cpu"):
+        choose_device(device)  # one that is asked for and missing is told, whatever the model
     if memory not in MEMORY_PLANS:
         raise InputError(
             f"there is no memory plan {memory!r}; choose from {', '.join(MEMORY_PLANS)}"

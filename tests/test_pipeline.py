@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sam3d_nb import __version__
 from sam3d_nb.errors import InputError
@@ -203,3 +204,9 @@ def test_the_timer_adds_up_stages_and_waits_for_the_device() -> None:
     timer(DepthEvent(fraction=0.0))
     assert set(timer.seconds) == {"mesh"}  # depth has not ended
     assert len(waits) == 5  # not for the event in the middle
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has the device")
+def test_a_device_that_is_not_there_is_told_whatever_the_model():
+    with pytest.raises(InputError, match="no device 'cuda'"):
+        load_model("silhouette", device="cuda")
