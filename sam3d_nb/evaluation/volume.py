@@ -18,8 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.places import places
 from sam3d_nb.view.scan import scan
-from sam3d_nb.view.shading import positions
 
 RESOLUTION = 64
 DISAGREEMENT = 0.01  # share of the cells; rounding may flip a few
@@ -44,11 +44,9 @@ def occupancy(mesh: Mesh, low: np.ndarray, high: np.ndarray, resolution: int) ->
 
     low, high: (3,) corners of the grid in the mesh's frame.
     """
-    place = positions(mesh.vertices)  # (V,)
     cell = np.maximum(high - low, 1e-9 * max(float((high - low).max()), 1e-30)) / resolution
-    points = np.empty((int(place.max(initial=-1)) + 1, 3))
-    points[place] = (mesh.vertices - low) / cell  # in cells
-    faces = place[mesh.faces]  # (F, 3)
+    points = (mesh.vertices - low) / cell  # (V, 3), in cells
+    faces = places(mesh.vertices)[mesh.faces]  # (F, 3), corners at one place joined
     part = _parts(faces, len(points))  # (F,)
     kept = _kept(faces, part)
     faces, part = faces[kept], part[kept]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
+from sam3d_nb.mesh.places import places
 
 CREASE = 35.0  # degrees; flatter edges are shaded smooth
 MOST_CORNERS = 128
@@ -32,7 +33,7 @@ def with_normals(mesh: Mesh, crease: float = CREASE) -> tuple[Mesh, np.ndarray]:
     corners = mesh.vertices[mesh.faces].astype(np.float64)  # (F, 3, 3)
     areas = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     flat, limit = _unit(areas), float(np.cos(np.radians(crease)))  # (F, 3)
-    place = positions(mesh.vertices)[mesh.faces]  # (F, 3) numbers of positions
+    place = places(mesh.vertices)[mesh.faces]  # (F, 3), equal where positions are
     count = int(place.max(initial=-1)) + 1
     smooth = _unit(_sums(place.ravel(), np.repeat(areas, 3, axis=0), count))  # (P, 3)
 
@@ -76,13 +77,6 @@ def _crease_normals(
     alone = ~normals.any(1)
     normals[alone] = flat[alone]
     return normals
-
-
-def positions(vertices: np.ndarray) -> np.ndarray:
-    """Return (V,) integers that are equal where `vertices` (V, 3) float32 are at one place."""
-    rows = np.ascontiguousarray(vertices + np.float32(0))  # -0 and 0 are one place
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * 3))).ravel()
-    return np.unique(keys, return_inverse=True)[1].reshape(-1)
 
 
 def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
