@@ -13,6 +13,7 @@ import torch.nn.attention.varlen  # registers the operator that `count_work` nam
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from sam3d_nb.devices import synchronizer
 from sam3d_nb.model import kernels
 from sam3d_nb.model.layers import attention, fastest_attention
 
@@ -66,10 +67,9 @@ class Timing:
 
 
 def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    wait = synchronizer(device)
+    if wait is not None:
+        wait()
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:

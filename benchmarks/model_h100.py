@@ -12,7 +12,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -37,6 +36,7 @@ from measure import (
 from stages import PROBES, STAGES, Setting, Stage
 
 import sam3d_nb
+from sam3d_nb.machine import commit, driver
 from sam3d_nb.model.flexicubes import Surface
 
 HEADS = (
@@ -183,7 +183,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "sam3d_nb": sam3d_nb.__version__,
-        "commit": told_by("git", "rev-parse", "--short", "HEAD"),
+        "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -195,20 +195,11 @@ def machine(device: torch.device) -> dict[str, Any]:
         found |= {
             "gpu": properties.name,
             "memory_gib": properties.total_memory / GIB,
-            "driver": told_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "driver": driver(),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
     return found
-
-
-def told_by(*command: str) -> str | None:
-    """Return what a command prints; None where it is missing or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def one_line(error: Exception) -> str:

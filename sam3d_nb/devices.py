@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from sam3d_nb.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -44,6 +50,15 @@ def check_device_name(name: str) -> None:
     """Raise InputError unless `name` is one of DEVICES."""
     if name not in DEVICES:
         raise InputError(f"there is no device {name!r}; choose from {', '.join(DEVICES)}")
+
+
+def synchronizer(device: torch.device) -> Callable[[], None] | None:
+    """Return what waits until `device` is idle; None where there is nothing to wait for."""
+    import torch
+
+    if device.type == "cuda":
+        return partial(torch.cuda.synchronize, device)
+    return torch.mps.synchronize if device.type == "mps" else None
 
 
 def list_devices() -> list[Device]:

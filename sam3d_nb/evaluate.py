@@ -20,12 +20,12 @@ import pandas as pd
 from sam3d_nb.errors import InputError, Sam3dError
 from sam3d_nb.evaluation.align import align
 from sam3d_nb.evaluation.layout import layout_error
-from sam3d_nb.evaluation.machine import hardware, versions
 from sam3d_nb.evaluation.outline import silhouette_iou
 from sam3d_nb.evaluation.report import METRICS, Report
 from sam3d_nb.evaluation.surface import compare_surfaces, sample_surface
 from sam3d_nb.evaluation.volume import volume_iou
 from sam3d_nb.examples import Example, list_examples, load_example
+from sam3d_nb.machine import hardware, versions
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model

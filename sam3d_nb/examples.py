@@ -138,10 +138,7 @@ def load_example(path: str | Path) -> Example:
     """
     from sam3d_nb.pointmaps import read_pointmap
 
-    try:
-        image_path = _resolve(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be looked into: {error.strerror or error}") from error
+    image_path = photo_path(path)
     folder = image_path.parent
     image = read_image(image_path)
     info = _read_info(folder / "example.json")
@@ -154,6 +151,23 @@ def load_example(path: str | Path) -> Example:
         intrinsics = check_intrinsics(intrinsics, folder)
     masks = MaskFiles(_mask_paths(folder, exclude=image_path))
     return Example(folder, image, masks, pointmap, intrinsics, info)
+
+
+def photo_path(path: str | Path) -> Path:
+    """Return the absolute path of the photo that `load_example` reads for `path`.
+
+    Raises InputError where there is none.
+    """
+    try:
+        return _resolve(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be looked into: {error.strerror or error}") from error
+
+
+def list_masks(path: str | Path) -> list[int]:
+    """Return the numbers of the masks beside a photo, without reading any; raises InputError."""
+    photo = photo_path(path)
+    return sorted(_mask_paths(photo.parent, exclude=photo))
 
 
 def check_intrinsics(values: Any, source: Path) -> np.ndarray:

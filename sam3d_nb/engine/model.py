@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
+from sam3d_nb.devices import synchronizer
 from sam3d_nb.engine.memory import is_out_of_memory, out_of_memory
 from sam3d_nb.engine.options import DECODED, Options
 from sam3d_nb.engine.stages import Stages
@@ -51,7 +52,7 @@ class Sam3dObjects(Stages, Model):
         self.version = store.origin.version
         if store.origin.kind == "stand-in":
             self.name = f"{NAME} with stand-in weights"
-        self.synchronize = _synchronizer(self.device)
+        self.synchronize = synchronizer(self.device)
         if not self.memory.staged:
             self.memory.begin()
 
@@ -182,9 +183,3 @@ class Sam3dObjects(Stages, Model):
             "weights": self.store.origin.kind,
             "weights_sha256": self.store.origin.sha256,
         }
-
-
-def _synchronizer(device: torch.device) -> Callable[[], None] | None:
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return torch.mps.synchronize if device.type == "mps" else None
