@@ -16,6 +16,7 @@ from sam3d_nb.errors import (
     ReconstructionError,
     Sam3dError,
 )
+from sam3d_nb.profiling.command import profile_options, run_profile
 from sam3d_nb.weights.command import add_weights_command
 
 # Only what argument parsing needs is imported here: `--help` answers without torch.
@@ -35,7 +36,7 @@ exit codes:
   4    the result cannot be written
   5    a model's weights are missing
   6    memory ran out
-  7    the model found nothing usable (evaluate, scenes: for one object at least)
+  7    the model found nothing usable (evaluate, profile, scenes: for one object at least)
   130  interrupted
 """
 
@@ -115,6 +116,8 @@ def _make_parser() -> _Parser:
     _inference_options(add("inference", _inference, "reconstruct one object of a photo, or all"))
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
     _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
+    profile = add("profile", run_profile, "time a model, by the published method")
+    profile_options(profile, _option, _switch, _model_options)
     add_weights_command(commands, [common])
     add("doctor", _doctor, "show what is installed, which hardware and models are ready")
     lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")
@@ -187,6 +190,10 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     text = "folder of examples, or one example (default: those of the package)"
     _option(parser, "examples", help=text)
     _option(parser, "output", help="where the report goes, a .json file")
+    text = "an earlier report of another model, to be set beside this one object by object"
+    _option(parser, "compare", help=text)
+    text = "objects worked on at once, each in its own process (default: 1)"
+    _option(parser, "jobs", type=int, default=1, help=text)
     _switch(parser, "overwrite", "replace the report if it is there")
     _model_options(parser)
 
@@ -275,11 +282,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from sam3d_nb.evaluate import evaluate_folder
+    from sam3d_nb.evaluation.report import Report
+    from sam3d_nb.evaluation.versus import side_by_side
     from sam3d_nb.progress import progress_bar
 
     output = Path(options.output) if options.output else None
     if output is not None and output.exists() and not options.overwrite:
         raise OutputError(f"{output} exists; choose another name or pass --overwrite")
+    baseline = Report.load(options.compare) if options.compare else None
     bar = progress_bar(total=1.0)
 
     def show(done: int, total: int, name: str) -> None:
@@ -294,12 +304,19 @@ def _evaluate(options: argparse.Namespace) -> int:
             device=options.device,
             memory=options.memory,
             seed=options.seed,
+            jobs=options.jobs,
         )
     finally:
         bar.close()
     print(report.markdown())
+    comparison = {}
+    if baseline is not None:
+        beside = side_by_side(report, baseline)
+        comparison = {"comparison": beside.to_dict()}
+        print(f"\n{beside.markdown()}")
     if output is not None:
-        _print_paths({"report": report.save(output, overwrite=options.overwrite)})
+        path = report.save(output, overwrite=options.overwrite, extra=comparison)
+        _print_paths({"report": path})
     return ReconstructionError.exit_code if (report.rows["error"] != "").any() else 0
 
 

@@ -7,9 +7,10 @@ of the shape alone; that alignment's own rotation, shift and scale are the error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,10 +20,12 @@ import pandas as pd
 
 from sam3d_nb.errors import InputError, Sam3dError
 from sam3d_nb.evaluation.align import align
+from sam3d_nb.evaluation.categories import category
+from sam3d_nb.evaluation.color import color_psnr, grey, point_colors, surface_color_psnr
 from sam3d_nb.evaluation.layout import layout_error
 from sam3d_nb.evaluation.outline import silhouette_iou
-from sam3d_nb.evaluation.report import METRICS, Report
-from sam3d_nb.evaluation.surface import compare_surfaces, sample_surface
+from sam3d_nb.evaluation.report import COLUMNS, METRICS, Report
+from sam3d_nb.evaluation.surface import compare_surfaces, sample_places, surface_points
 from sam3d_nb.evaluation.volume import volume_iou
 from sam3d_nb.examples import Example, list_examples, load_example
 from sam3d_nb.machine import hardware, versions
@@ -44,23 +47,32 @@ def evaluate_folder(
     device: str = "auto",
     memory: str = "auto",
     seed: int = 0,
+    jobs: int = 1,
 ) -> Report:
     """Measure a model on every masked object of a folder of examples.
 
     examples_dir: holds example folders, or is one itself, or the name of one that comes with the
     package; None means all of those.
     model_name, device, memory: as `load_model` takes them. on_progress: called with the number of
-    objects done, their total and the name of what comes next.
+    objects done, their total and the name of what comes next. jobs: how many objects are worked
+    on at once, each by a process of its own with the model in it; only the seconds depend on it.
 
-    Raises InputError where there is no example or none has a mask. An object that fails has its
-    reason in the report and is in no mean.
+    Raises InputError where there is no example or none has a mask, OutOfMemoryError where a process
+    was killed. An object that fails has its reason in the report and is in no mean.
     """
     shipped = str(examples_dir) in list_examples() and not Path(str(examples_dir)).is_dir()
     paths = [] if shipped else list_examples(examples_dir)
     if not paths and examples_dir is not None:
         paths = [str(examples_dir)]  # an example itself, or `load_example` says what is missing
+    if jobs < 1:
+        raise InputError(f"{jobs} jobs cannot work; give 1 or more")
     model = load_model(model_name, device, memory)
-    return evaluate(paths, model, seed=seed, on_progress=on_progress)
+    if jobs == 1:
+        return evaluate(paths, model, seed=seed, on_progress=on_progress)
+    from sam3d_nb.evaluation.workers import evaluate_rows  # which imports this module
+
+    loader = partial(load_model, model_name, device, memory)
+    return _report(evaluate_rows(paths, loader, seed, jobs, on_progress), model, seed, jobs)
 
 
 def evaluate(
@@ -76,31 +88,28 @@ def evaluate(
     there is no object at all.
     """
     chosen = list(examples)
-    total = sum(len(_loaded(example).masks) for example in chosen)
-    if total == 0:
-        raise InputError(
-            f"there is nothing to evaluate: {len(chosen)} examples and no mask; an example is a "
-            "folder with image.png and masks 0.png, 1.png ..."
-        )
+    total = count_objects(chosen)
     rows: list[dict[str, Any]] = []
     for given in chosen:
         example = _loaded(given)
         for index in example.masks:
             if on_progress is not None:
                 on_progress(len(rows), total, f"{example.name}/{index}")
-            rows.append(_row(example, index, model, seed))
+            rows.append(measure_row(example, index, model, seed))
     if on_progress is not None:
         on_progress(total, total, "done")
-    return Report(
-        rows=pd.DataFrame(rows, columns=["example", "index", "name", *METRICS, "error"]),
-        model=model.name,
-        model_version=model.version,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=seed,
-        points=POINTS,
-        hardware=hardware(),
-        versions=versions(),
-    )
+    return _report(rows, model, seed)
+
+
+def count_objects(examples: Sequence[Example | str | Path]) -> int:
+    """Return how many masks `examples` have; raises InputError where there is none."""
+    total = sum(len(_loaded(example).masks) for example in examples)
+    if total == 0:
+        raise InputError(
+            f"there is nothing to evaluate: {len(examples)} examples and no mask; an example is a "
+            "folder with image.png and masks 0.png, 1.png ..."
+        )
+    return total
 
 
 def compare(result: Object3D, example: Example, index: int | None = None) -> pd.Series:
@@ -130,25 +139,33 @@ def measure(result: Object3D, example: Example, index: int, seed: int = 0) -> di
     found = {} if true is None else measure_shape(predicted, true, seed)
     others = _other_masks(example, index)
     found["silhouette_iou"] = silhouette_iou(predicted, intrinsics, mask, others)
+    found["color_psnr"] = color_psnr(predicted, intrinsics, example.image, mask)
     return found
 
 
 def measure_shape(predicted: Mesh, true: Mesh, seed: int = 0) -> dict[str, float]:
-    """Return the metrics of shape and layout of two meshes in the camera frame.
+    """Return the metrics of shape, layout and surface color of two meshes in the camera frame.
 
     Raises InputError where one has no surface.
     """
-    points = sample_surface(predicted, POINTS, seed), sample_surface(true, POINTS, seed + 1)
+    places = sample_places(predicted, POINTS, seed), sample_places(true, POINTS, seed + 1)
+    points = surface_points(predicted, *places[0]), surface_points(true, *places[1])
     low, high = true.bounds.astype(np.float64)
     center, side = (low + high) / 2, float((high - low).max())
     points = (points[0] - center) / side, (points[1] - center) / side
     placed = compare_surfaces(*points)
     correction = align(*points, seed=seed)
-    aligned = compare_surfaces(correction.apply(points[0]), points[1])
+    laid = correction.apply(points[0])
+    aligned = compare_surfaces(laid, points[1])
 
     truth = true.with_vertices((true.vertices - center) / side)
     shape = predicted.with_vertices((predicted.vertices - center) / side)
     moved = shape.with_vertices(correction.apply(shape.vertices.astype(np.float64)))
+    colors, true_colors = point_colors(predicted, *places[0]), point_colors(true, *places[1])
+    surface_color = float("nan")
+    if true_colors is not None:
+        colors = grey(POINTS) if colors is None else colors
+        surface_color = surface_color_psnr(laid, colors, points[1], true_colors)
     layout = layout_error(correction, shape.bounds.mean(0), center, side)
     return {
         "f_score": placed.f_score,
@@ -157,6 +174,7 @@ def measure_shape(predicted: Mesh, true: Mesh, seed: int = 0) -> dict[str, float
         "aligned_f_score": aligned.f_score,
         "aligned_chamfer": aligned.chamfer,
         "aligned_volume_iou": volume_iou(moved, truth),
+        "surface_color_psnr": surface_color,
         "rotation_error": layout.rotation,
         "translation_error": layout.translation,
         "distance_error": layout.distance,
@@ -165,10 +183,11 @@ def measure_shape(predicted: Mesh, true: Mesh, seed: int = 0) -> dict[str, float
     }
 
 
-def _row(example: Example, index: int, model: Model, seed: int) -> dict[str, Any]:
-    """Reconstruct and measure one object; what fails is told in the row."""
+def measure_row(example: Example, index: int, model: Model, seed: int) -> dict[str, Any]:
+    """Reconstruct and measure one object, a row of a report; what fails is told in it."""
     row: dict[str, Any] = dict.fromkeys(METRICS, float("nan"))
     row |= {"example": example.name, "index": index, "name": example.names[index], "error": ""}
+    row["category"] = category(example, index)
     try:
         started = perf_counter()
         result = model.reconstruct(example, index, seed=seed)
@@ -178,6 +197,20 @@ def _row(example: Example, index: int, model: Model, seed: int) -> dict[str, Any
         row |= dict.fromkeys(METRICS, float("nan"))
         row["error"] = str(error)
     return row
+
+
+def _report(rows: list[dict[str, Any]], model: Model, seed: int, jobs: int = 1) -> Report:
+    return Report(
+        rows=pd.DataFrame(rows, columns=COLUMNS),
+        model=model.name,
+        model_version=model.version,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        points=POINTS,
+        hardware=hardware(),
+        versions=versions(),
+        jobs=jobs,
+    )
 
 
 def _other_masks(example: Example, index: int) -> Iterator[np.ndarray]:

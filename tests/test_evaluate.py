@@ -349,8 +349,10 @@ def test_a_folder_is_evaluated_object_by_object(scene: Example, tmp_path: Path) 
     assert table.loc[("scene", 1), "name"] == "thing 1"
     assert table.loc[("scene", 1), "aligned_f_score"] > 0.5
     blind = table.loc[("blind", 0)]
-    assert blind[[m for m in METRICS if m not in ("silhouette_iou", "seconds")]].isna().all()
+    told = ("silhouette_iou", "color_psnr", "seconds")
+    assert blind[[m for m in METRICS if m not in told]].isna().all()
     assert blind["silhouette_iou"] > 0.9
+    assert blind["color_psnr"] > 20
     assert report.summary().loc["chamfer", "n"] == 2
     assert report.summary().loc["silhouette_iou", "n"] == 3
     assert any("1 of 3 objects have no ground truth" in note for note in report.notes())

@@ -53,7 +53,9 @@ def align(source: np.ndarray, target: np.ndarray, seed: int = 0) -> Similarity:
     starts = [Similarity(), *(_boxes_matched(source, target, turn) for turn in _turns())]
     tried = [coarse.refine(start, COARSE[1]) for start in starts]
     best = sorted(tried, key=coarse.chamfer)[:KEPT]
-    ends = [Similarity(), *(fine.refine(start, FINE[1]) for start in [*best, tried[0]])]
+    if not any(start is tried[0] for start in best):
+        best.append(tried[0])
+    ends = [Similarity(), *(fine.refine(start, FINE[1]) for start in best)]
 
     whole = _Pair(source, target)
     distances = [whole.chamfer(end) for end in ends]

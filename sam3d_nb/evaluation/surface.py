@@ -31,6 +31,14 @@ def sample_surface(mesh: Mesh, count: int, seed: int) -> np.ndarray:
 
     Raises InputError where the mesh has no area.
     """
+    return surface_points(mesh, *sample_places(mesh, count, seed))
+
+
+def sample_places(mesh: Mesh, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return places uniform over the area of the mesh: faces (count,), weights (count, 3).
+
+    The weights are barycentric. Raises InputError where the mesh has no area.
+    """
     a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(np.float64) for i in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2  # (F,)
     if not area.sum() > 0:
@@ -38,7 +46,13 @@ def sample_surface(mesh: Mesh, count: int, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     face = generator.choice(len(area), size=count, p=area / area.sum())
     root, share = np.sqrt(generator.random(count))[:, None], generator.random(count)[:, None]
-    return (1 - root) * a[face] + root * (1 - share) * b[face] + root * share * c[face]
+    return face, np.concatenate([1 - root, root * (1 - share), root * share], axis=1)
+
+
+def surface_points(mesh: Mesh, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the points (N, 3) float64 at `face` (N,) and barycentric `weights` (N, 3)."""
+    a, b, c = (mesh.vertices[mesh.faces[face, i]].astype(np.float64) for i in range(3))
+    return weights[:, :1] * a + weights[:, 1:2] * b + weights[:, 2:] * c
 
 
 def compare_surfaces(predicted: np.ndarray, true: np.ndarray) -> SurfaceError:

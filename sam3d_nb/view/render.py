@@ -95,14 +95,17 @@ def picture(
         raster = rasterize(vertices, faces, fine)
         normals = torch.from_numpy(np.concatenate([n for _, n in drawn]))
         seen = raster.covered
-        color = _colors([mesh for mesh, _ in drawn], raster)  # (N, 3)
+        color = surface_colors([mesh for mesh, _ in drawn], raster)  # (N, 3)
         shade = _lambert(vertices, faces, normals, raster, fine)  # (N, 1)
         light[seen] = torch.cat([color * shade, torch.ones_like(shade)], 1)
     return _develop(light, background)
 
 
-def _colors(meshes: Sequence[Mesh], raster: Raster) -> Tensor:
-    """Return the surface's color at every covered pixel, (N, 3) linear."""
+def surface_colors(meshes: Sequence[Mesh], raster: Raster) -> Tensor:
+    """Return the color of `meshes`, rasterized as one, at every covered pixel, (N, 3) linear.
+
+    It comes from the texture, else from the vertices, else it is grey; there is no light.
+    """
     face, weights = raster.face[raster.covered], raster.barycentric[raster.covered]
     color = torch.full((len(face), 3), GREY)
     first = 0
