@@ -12,8 +12,8 @@ import shaders
 from furniture import Library, Material
 from mathutils import Vector
 from placing import Placed
-from rooms import add_room, add_studio
-from stage import Camera, Color, Lamp, Room, Scene, Sun
+from rooms import add_setting
+from stage import Camera, Color, Lamp, Scene, Sun
 
 SENSOR = 36.0  # millimetres
 
@@ -47,10 +47,7 @@ class Builder:
         self.images: dict[str, Any] = {}
         for number, entry in enumerate(placed, start=1):
             self._item(entry, number)
-        if isinstance(scene.setting, Room):
-            add_room(scene.setting)
-        else:
-            add_studio(scene.setting)
+        add_setting(scene.setting)
         for lamp in scene.lamps:
             self._lamp(lamp)
         if scene.sun:

@@ -8,7 +8,7 @@ import bpy  # noqa: F401  makes mathutils importable
 import numpy as np
 from furniture import Library, Model
 from mathutils.bvhtree import BVHTree
-from stage import RUG_THICKNESS, Item, Room, Scene, Studio
+from stage import RUG_THICKNESS, Corner, Item, Room, Scene, Studio
 
 MODEL_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """Model frame (y up, z front) to world axes (z up, front towards -y)."""
@@ -69,9 +69,9 @@ def height_below(feet: np.ndarray, support: BVHTree) -> float:
     return max(heights)
 
 
-def ground(feet: np.ndarray, setting: Room | Studio) -> float:
+def ground(feet: np.ndarray, setting: Room | Studio | Corner) -> float:
     """Return the height of the floor, or of the rug where one of the feet stands on it."""
-    if isinstance(setting, Studio) or setting.rug is None:
+    if not isinstance(setting, Room) or setting.rug is None:
         return 0.0
     x, y, width, depth = setting.rug
     over = (np.abs(feet[:, 0] - x) < width / 2) & (np.abs(feet[:, 1] - y) < depth / 2)

@@ -1,4 +1,4 @@
-"""Builds what the items of a scene stand in: a room with windows, or a studio backdrop."""
+"""Builds what the items of a scene stand in: a room, its corner alone, or a studio backdrop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 import numpy as np
 import shaders
-from stage import RUG_THICKNESS, Room, Studio, Window
+from stage import RUG_THICKNESS, Corner, Room, Studio, Window
 
 WALL = 0.2  # metres, thickness of walls and ceiling
 
@@ -27,6 +27,33 @@ def add_box(name: str, low: Any, high: Any, material: Any) -> Any:
     corners = [[(low, high)[i >> axis & 1][axis] for axis in range(3)] for i in range(8)]
     faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     return add_object(name, corners, faces, material)
+
+
+def add_setting(setting: Room | Studio | Corner) -> None:
+    """Put in what the scene stands in."""
+    if isinstance(setting, Room):
+        add_room(setting)
+    elif isinstance(setting, Studio):
+        add_studio(setting)
+    else:
+        add_corner(setting)
+
+
+def add_corner(corner: Corner) -> None:
+    """Put in a floor and two walls, without thickness."""
+    far, back, side = corner.reach, corner.back, corner.side
+    open_x = side - np.sign(side) * far
+    light, dark = tuple(1.2 * c for c in corner.floor), tuple(0.6 * c for c in corner.floor)
+    floor = shaders.planks("floor", light, dark) if corner.planks else None
+    floor = floor or shaders.plaster("floor", corner.floor)
+    wall = shaders.plaster("wall", corner.wall)
+    square = [(0, 1, 2, 3)]
+    ground = [(side, back, 0), (open_x, back, 0), (open_x, back - far, 0), (side, back - far, 0)]
+    add_object("floor", ground, square, floor)
+    behind = [(side, back, 0), (open_x, back, 0), (open_x, back, far), (side, back, far)]
+    add_object("wall", behind, square, wall)
+    beside = [(side, back, 0), (side, back - far, 0), (side, back - far, far), (side, back, far)]
+    add_object("wall", beside, square, wall)
 
 
 def add_studio(studio: Studio) -> None:

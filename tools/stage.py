@@ -96,6 +96,21 @@ class Studio:
 
 
 @dataclass(frozen=True)
+class Corner:
+    """A floor, a back wall at y = `back` and a wall at x = `side`, far wider than what is seen.
+
+    floor, wall: colors; planks: a wooden floor instead of a plain one. reach: how far all go on.
+    """
+
+    back: float
+    side: float
+    reach: float
+    floor: Color = (0.4, 0.38, 0.35)
+    wall: Color = (0.72, 0.7, 0.66)
+    planks: bool = False
+
+
+@dataclass(frozen=True)
 class Sun:
     """direction: from the sun to the scene; strength: W/m²; angle: degrees, softness of shadows."""
 
@@ -113,7 +128,7 @@ class Scene:
     title: str
     items: tuple[Item, ...]
     camera: Camera
-    setting: Room | Studio
+    setting: Room | Studio | Corner
     lamps: tuple[Lamp, ...] = ()
     sun: Sun | None = None
     sky: Color = (0.7, 0.82, 1.0)
