@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sam3d_nb.examples import Example as Example
     from sam3d_nb.examples import list_examples as list_examples
     from sam3d_nb.examples import load_example as load_example
+    from sam3d_nb.masks.picker import MaskPicker as MaskPicker
     from sam3d_nb.mesh.finish import finish as finish
     from sam3d_nb.object3d import Object3D as Object3D
     from sam3d_nb.progress import Progress as Progress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Example": "examples",
+    "MaskPicker": "masks.picker",
     "Object3D": "object3d",
     "Progress": "progress",
     "Sam3dError": "errors",
