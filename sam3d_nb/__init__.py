@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sam3d_nb.masks.picker import MaskPicker as MaskPicker
     from sam3d_nb.mesh.finish import finish as finish
     from sam3d_nb.object3d import Object3D as Object3D
+    from sam3d_nb.profiling.benchmark import benchmark as benchmark
     from sam3d_nb.progress import Progress as Progress
     from sam3d_nb.runs import reconstruct_to_folder as reconstruct_to_folder
     from sam3d_nb.scene import Scene as Scene
@@ -35,6 +36,7 @@ _MODULES = {
     "Progress": "progress",
     "Sam3dError": "errors",
     "Scene": "scene",
+    "benchmark": "profiling.benchmark",
     "compare": "evaluate",
     "contact_sheet": "view.sheet",
     "doctor": "diagnosis",

@@ -16,6 +16,7 @@ from sam3d_nb.errors import (
     ReconstructionError,
     Sam3dError,
 )
+from sam3d_nb.profiling.command import profile_options, run_profile
 from sam3d_nb.weights.command import add_weights_command
 
 # Only what argument parsing needs is imported here: `--help` answers without torch.
@@ -35,7 +36,7 @@ exit codes:
   4    the result cannot be written
   5    a model's weights are missing
   6    memory ran out
-  7    the model found nothing usable (evaluate, scenes: for one object at least)
+  7    the model found nothing usable (evaluate, profile, scenes: for one object at least)
   130  interrupted
 """
 
@@ -115,6 +116,8 @@ def _make_parser() -> _Parser:
     _inference_options(add("inference", _inference, "reconstruct one object of a photo, or all"))
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
     _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
+    profile = add("profile", run_profile, "time a model, by the published method")
+    profile_options(profile, _option, _switch, _model_options)
     add_weights_command(commands, [common])
     add("doctor", _doctor, "show what is installed, which hardware and models are ready")
     lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")

@@ -204,7 +204,16 @@ class StageTimer:
         if self._synchronize is not None:
             self._synchronize()
         now = perf_counter()
-        started = self._started.setdefault(event.stage, now)
+        if first:
+            self._started[event.stage] = now
+            self.begun(event.stage, now)
         if last:
+            started = self._started.pop(event.stage)
             self.seconds[event.stage] = self.seconds.get(event.stage, 0.0) + now - started
-            del self._started[event.stage]
+            self.ended(event.stage, started, now)
+
+    def begun(self, stage: str, now: float) -> None:
+        """Do more when a stage begins; `now` is the clock's reading, the device is idle."""
+
+    def ended(self, stage: str, started: float, now: float) -> None:
+        """Do more when a stage ends."""

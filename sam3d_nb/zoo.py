@@ -24,6 +24,16 @@ def _sam3d(device: str, memory: str) -> Model:
     return load_sam3d(device, memory)
 
 
+def _forget_sam3d() -> None:
+    from sam3d_nb.engine.load import forget
+
+    forget()
+
+
+def _nothing_kept() -> None:
+    pass
+
+
 def _always_ready() -> str:
     return ""
 
@@ -39,12 +49,13 @@ class ModelSpec:
     """One entry of the zoo.
 
     build: makes the model on a device under a memory plan. missing: what to do before it can be
-    made, as a sentence; empty where it is ready.
+    made, as a sentence; empty where it is ready. forget: drops what `build` keeps for later.
     """
 
     description: str
     build: Callable[[str, str], Model]
     missing: Callable[[], str] = _always_ready
+    forget: Callable[[], None] = _nothing_kept
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -52,6 +63,7 @@ MODELS: dict[str, ModelSpec] = {
         "mesh, gaussians and pose by the official network and its gated weights",
         _sam3d,
         _sam3d_missing,
+        _forget_sam3d,
     ),
     "silhouette": ModelSpec("inflated outline, no weights needed, any machine", _silhouette),
 }
@@ -80,3 +92,15 @@ def load_model(name: str | None = None, device: str = "auto", memory: str = "aut
     if name not in MODELS:
         raise InputError(f"there is no model {name!r}; choose from {', '.join(sorted(MODELS))}")
     return MODELS[name].build(device, memory)
+
+
+def unload_model(model: Model) -> None:
+    """Free what `model` holds on its device, and forget it, so that loading it is not free.
+
+    Loading the same model again reads its files again once nobody else holds it.
+    """
+    release = getattr(model, "release", None)
+    if release is not None:
+        release()
+    for spec in MODELS.values():
+        spec.forget()

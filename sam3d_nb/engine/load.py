@@ -7,6 +7,7 @@ import torch
 from sam3d_nb.devices import choose_device
 from sam3d_nb.engine.memory import choose_plan
 from sam3d_nb.engine.model import Sam3dObjects
+from sam3d_nb.weights import load
 from sam3d_nb.weights.load import load_weights
 
 _latest: list[Sam3dObjects] = []
@@ -33,3 +34,9 @@ def load_sam3d(device: str = "auto", memory: str = "auto") -> Sam3dObjects:
     model = Sam3dObjects(store, device, plan)
     _latest.append(model)
     return model
+
+
+def forget() -> None:
+    """Do not keep the model that was loaded last, nor its weights, any longer."""
+    _latest.clear()
+    load.forget()

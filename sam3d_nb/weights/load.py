@@ -95,3 +95,8 @@ def load_weights(
         store = FileStore(place, converted, manifest, dtype=dtype, device=device, pin=pin)
         _loaded[key] = store
     return store
+
+
+def forget() -> None:
+    """Let the next `load_weights` read the files again, whoever holds what was read before."""
+    _loaded.clear()
