@@ -1,14 +1,14 @@
 """Objects to files and back: GLB with everything, OBJ, PLY and STL for other tools.
 
 Every format holds the mesh in the object frame: x right, y up, z towards the viewer, inside the
-unit cube around the origin. A GLB file also keeps name, pose and provenance, in the `extras` of
-its node.
+unit cube around the origin. A GLB file also keeps name, pose and provenance without timings, in the
+`extras` of its node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,11 @@ def read_extras(path: str | Path) -> dict[str, Any]:
 def describe(result: Object3D) -> dict[str, Any]:
     """Return name, pose, provenance and frames as plain data, for JSON and a GLB's `extras`.
 
-    What is unknown is left out, since Blender refuses a property that is null.
+    What is unknown is left out, since Blender refuses a property that is null, and so are timings:
+    equal objects give equal files.
     """
-    provenance = {k: v for k, v in asdict(result.provenance).items() if v is not None}
+    known = asdict(replace(result.provenance, timings={})).items()
+    provenance = {k: v for k, v in known if v is not None and k != "timings"}
     pose = asdict(result.pose) | {"rule": POSE_RULE, "into": POSE_FRAME}
     return {"name": result.name, "frame": FRAME, "pose": pose, "provenance": provenance}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.mesh.places import places
@@ -75,24 +76,21 @@ class Mesh:
         In a mesh with uv coordinates vertices at the same place share a normal, so that seams do
         not show. (0, 0, 1) where a vertex has no face with area.
         """
-        place = np.arange(len(self.vertices)) if self.uv is None else places(self.vertices)
-        a, b, c = self.vertices[self.faces.T].astype(np.float64)  # each (F, 3)
-        weighted = np.cross(b - a, c - a)
         count = len(self.vertices)
-        total = np.stack(
-            [
-                np.bincount(
-                    place[self.faces].reshape(-1), np.repeat(weighted[:, k], 3), minlength=count
-                )
-                for k in range(3)
-            ],
-            axis=1,
-        )  # (V, 3)
+        place = None if self.uv is None else places(self.vertices)
+        corner = self.faces if place is None else place[self.faces]  # (F, 3)
+        vertices = self.vertices.astype(np.float64)
+        a, b, c = (vertices.take(self.faces[:, k], axis=0) for k in range(3))  # each (F, 3)
+        starts = np.arange(0, corner.size + 1, 3)
+        around = csr_array(
+            (np.ones(corner.size), corner.reshape(-1), starts), shape=(len(corner), count)
+        )
+        total = around.T @ np.cross(b - a, c - a)  # (V, 3)
         length = np.linalg.norm(total, axis=1, keepdims=True)
         flat = length[:, 0] < 1e-30
         unit = total / np.where(length > 0, length, 1)
         unit[flat] = (0, 0, 1)
-        return unit[place].astype(np.float32)
+        return (unit if place is None else unit[place]).astype(np.float32)
 
     def with_vertices(self, vertices: np.ndarray) -> Mesh:
         """Return the same triangles and colors with other vertex positions (V, 3)."""
