@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sam3d_nb.object3d import Object3D as Object3D
     from sam3d_nb.profiling.benchmark import benchmark as benchmark
     from sam3d_nb.progress import Progress as Progress
+    from sam3d_nb.refine.object import refine_layout as refine_layout
     from sam3d_nb.runs import reconstruct_to_folder as reconstruct_to_folder
     from sam3d_nb.scene import Scene as Scene
     from sam3d_nb.view.masks import show_masks as show_masks
@@ -46,6 +47,7 @@ _MODULES = {
     "load_example": "examples",
     "load_model": "zoo",
     "reconstruct_to_folder": "runs",
+    "refine_layout": "refine.object",
     "render": "view.render",
     "show": "view.show",
     "show_masks": "view.masks",

@@ -1,0 +1,65 @@
+"""The refinement for whole objects, as notebooks use it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from sam3d_nb.errors import InputError
+from sam3d_nb.examples import Example
+from sam3d_nb.object3d import Object3D
+from sam3d_nb.refine.pose import Refinement, refine_pose
+from sam3d_nb.request import resolve_request
+
+
+def refine_layout(
+    result: Object3D,
+    example: Example,
+    mask: int | None = None,
+    *,
+    pointmap: np.ndarray | None = None,
+) -> tuple[Object3D, Refinement]:
+    """Return the object where it fits the photo better, and a report of what was done.
+
+    mask: index of the mask in `example`, by default the one that the object was made from.
+    pointmap: (H, W, 3) in the camera frame, by default the example's. Pixels under other masks of
+    the example count neither for nor against the object, which may be hidden there. Mesh and
+    gaussians stay as they are; see `refine_pose` for what happens to the pose.
+
+    Raises InputError where the object does not know its mask, or has no triangles.
+    """
+    index = result.provenance.mask_index if mask is None else mask
+    if index is None:
+        raise InputError("this object does not know its mask: give its index, such as mask=0")
+    request = resolve_request(example, index, pointmap, result.intrinsics)
+    others = other_masks(example, index)
+    pose, report = refine_pose(
+        result.mesh, result.pose, request.intrinsics, request.mask, request.pointmap, others
+    )
+    settings = result.provenance.settings | about(report)
+    provenance = replace(result.provenance, settings=settings)
+    return replace(result, pose=pose, provenance=provenance), report
+
+
+def about(report: Refinement) -> dict[str, str | int | float | bool]:
+    """Return a report as it is kept with an object."""
+    return {
+        "refine_layout": True,
+        "refined_by": ", ".join(report.accepted) or "nothing",
+        "layout_iou_before": round(report.iou_before, 4),
+        "layout_iou_after": round(report.iou_after, 4),
+    }
+
+
+def other_masks(example: Example, index: int) -> np.ndarray:
+    """Return where masks of other objects are, (H, W) bool; damaged ones do not count."""
+    found = np.zeros(example.image.shape[:2], dtype=bool)
+    for other in example.masks:
+        if other != index:
+            with suppress(InputError):
+                mask = example.masks[other]
+                if mask.shape == found.shape:
+                    found |= mask
+    return found
