@@ -15,12 +15,13 @@ from sam3d_nb.engine.memory import is_out_of_memory, out_of_memory
 from sam3d_nb.engine.options import DECODED, Options
 from sam3d_nb.engine.stages import Stages
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import Event, OnEvent
+from sam3d_nb.events import Event, LayoutEvent, OnEvent
 from sam3d_nb.examples import Example
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.preprocess import image_tensor
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, Reconstruction, Run, finish
+from sam3d_nb.refine import about, refine_pose
 from sam3d_nb.request import Request, resolve_request
 from sam3d_nb.weights.store import ModuleStore
 
@@ -72,6 +73,7 @@ class Sam3dObjects(Stages, Model):
         steps: tuple[int, int] | None = None,
         few_step: bool = False,
         formats: tuple[str, ...] = DECODED,
+        refine_layout: bool = False,
         cache: SceneCache | None = None,
     ) -> Object3D:
         """Reconstruct one object from a photo and its mask.
@@ -80,8 +82,8 @@ class Sam3dObjects(Stages, Model):
         (H, W) bool. pointmap: (H, W, 3) in the camera frame (OpenCV), NaN where unknown, by
         default the example's, else estimated; intrinsics: K (3, 3) in pixels of a given point map.
         on_event: called with every `Event`; an exception that it raises stops the run within a
-        step. steps, few_step, formats: see `Options`. cache: one for all objects of a photo, so
-        that its point map and features are computed once.
+        step. steps, few_step, formats, refine_layout: see `Options`. cache: one for all objects of
+        a photo, so that its point map and features are computed once.
 
         Raises InputError where the input does not fit together, ReconstructionError where nothing
         usable comes out, OutOfMemoryError.
@@ -95,6 +97,7 @@ class Sam3dObjects(Stages, Model):
             steps=steps,
             few_step=few_step,
             formats=formats,
+            refine_layout=refine_layout,
             cache=cache,
         )
         return finish(events, on_event)
@@ -110,6 +113,7 @@ class Sam3dObjects(Stages, Model):
         steps: tuple[int, int] | None = None,
         few_step: bool = False,
         formats: tuple[str, ...] = DECODED,
+        refine_layout: bool = False,
         cache: SceneCache | None = None,
     ) -> Generator[Event, None, Object3D]:
         """Return the events of `reconstruct` one by one; the last one holds the result.
@@ -117,7 +121,7 @@ class Sam3dObjects(Stages, Model):
         Closing the stream ends the work and frees its memory. Raises what `reconstruct` does, bad
         input at once.
         """
-        options = Options(steps, few_step, formats)
+        options = Options(steps, few_step, formats, refine_layout)
         request = resolve_request(image, mask, pointmap, intrinsics, seed)
         return self.report(request, self.run(request, options, cache))
 
@@ -150,6 +154,12 @@ class Sam3dObjects(Stages, Model):
         gaussians = yield from self.decode_gaussians(latent, grid, options)
         mesh = yield from self.decode_mesh(latent, grid, options)
         settings = self.settings(options) | {"point_map": depth.source}
+        if options.refine_layout:
+            yield LayoutEvent()
+            points = depth.points.numpy()
+            pose, report = refine_pose(mesh, pose, depth.intrinsics, request.mask, points)
+            settings |= about(report)
+            yield LayoutEvent(1.0, pose)
         return Reconstruction(mesh, pose, gaussians, depth.intrinsics, settings)
 
     def shared(self) -> dict[str, Any]:
@@ -177,6 +187,7 @@ class Sam3dObjects(Stages, Model):
             "stage2_steps": second.steps,
             "few_step": options.few_step,
             "formats": ", ".join(options.formats),
+            "refine_layout": options.refine_layout,
             "precision": str(self.store.dtype).removeprefix("torch."),
             "device": device,
             "accelerated": self.accelerate,

@@ -25,7 +25,8 @@ class Options:
 
     steps: of stage 1 and stage 2; None takes the model's 25 and 25, or `FEW_STEPS`. few_step: stage
     1 by its shortcut, both stages without guidance, which halves the work of a step. formats: out
-    of `FORMATS`.
+    of `FORMATS`. refine_layout: fit the pose to point map and mask by the decoded mesh, see
+    `refine_pose`; the released configuration does not.
 
     Raises InputError.
     """
@@ -33,6 +34,7 @@ class Options:
     steps: tuple[int, int] | None = None
     few_step: bool = False
     formats: tuple[str, ...] = DECODED
+    refine_layout: bool = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -44,6 +46,8 @@ class Options:
         if {"gaussians", "gaussians_4"} <= set(formats):
             raise InputError("an object has one set of gaussians: 'gaussians' or 'gaussians_4'")
         object.__setattr__(self, "formats", formats)
+        if self.refine_layout and "mesh" not in formats:
+            raise InputError(f"refine_layout needs 'mesh' among the formats but got {formats}")
 
     @property
     def gaussians(self) -> str | None:
