@@ -139,10 +139,13 @@ def views(mesh: Mesh, entry: Entry, size: int) -> list[Image.Image]:
 def upright_axes(example: Example) -> np.ndarray:
     """Return the rotation (3, 3) from the camera frame to x right, y up, z towards the viewer.
 
-    Up is the world's where `example.json` knows the camera (its world has z up), else the photo's.
+    Up is the world's where `example.json` tells it, as the camera's `up` or its `world_to_camera`
+    (from a world with z up), else the photo's.
     """
-    pose = example.info.get("camera", {}).get("world_to_camera")
-    up = np.array([0.0, -1, 0]) if pose is None else np.asarray(pose, dtype=np.float64)[:3, 2]
+    camera = example.info.get("camera", {})
+    pose = camera.get("world_to_camera")
+    told = (0.0, -1.0, 0.0) if pose is None else np.asarray(pose)[:3, 2]
+    up = np.asarray(camera.get("up", told), dtype=np.float64)
     right = np.cross(up, [0.0, 0, -1])
     if np.linalg.norm(right) < 0.05:  # the camera looks straight down
         right = np.array([1.0, 0, 0])
