@@ -229,7 +229,9 @@ class _Run:
                     example, masks, seed=self.plan.seed, on_event=on_event, **self.plan.options
                 )
                 if made.failures:
-                    raise ReconstructionError(f"{len(made.failures)} of {len(masks)} failed")
+                    raise ReconstructionError(
+                        f"{len(made.failures)} of {len(masks)} objects failed"
+                    )
                 return made
 
             scene = replace(scene, run=measure_run(self.subject, work, on_event=watch(stop)))

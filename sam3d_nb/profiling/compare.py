@@ -38,8 +38,8 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        styled = self.table.style.format("{:.3f}").set_caption(str(self))
-        return styled.to_html()
+        styled = self.table.style.format("{:.3f}").format_index(escape="html")
+        return styled.set_caption(str(self)).to_html()
 
 
 def compare(this: Sequence[Row], other: Sequence[Row]) -> Comparison:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -55,7 +54,6 @@ def measure_run(
     event; an exception that it raises stops the run.
     """
     subject.drop()
-    gc.collect()  # not in the middle of the run
     with MemorySampler(subject.probe) as sampler:
         start = perf_counter()
         model, load_seconds = subject.get()

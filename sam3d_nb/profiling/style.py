@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,7 +19,8 @@ LEFT = [{"selector": "th.row_heading, caption", "props": "text-align: left"}]
 def style_times(table: pd.DataFrame, caption: str) -> Styler:
     """Return the published table with short heads, bars for averages, the mean set apart."""
     shown = table.rename(columns=_short_head)
-    styler = shown.style.format(precision=3, na_rep="–").set_caption(f"Seconds: {caption}")
+    styler = shown.style.format(precision=3, na_rep="–", escape="html")
+    styler = styler.format_index(escape="html").set_caption(f"Seconds: {html.escape(caption)}")
     objects = shown.index[shown.index != MEAN]
     longest = shown["average"].max()
     if len(objects) and pd.notna(longest):
@@ -38,7 +40,8 @@ def style_stages(table: pd.DataFrame, caption: str) -> Styler:
     formats |= {"share": "{:.1%}", "n": "{:d}"}
     formats |= {column: "{:.2f}" for column in shown if str(column).endswith("_gib")}
     used = {name: form for name, form in formats.items() if name in shown}
-    styler = shown.style.format(used, na_rep="–").set_caption(f"Seconds a stage: {caption}")
+    styler = shown.style.format(used, na_rep="–").format_index(escape="html")
+    styler = styler.set_caption(f"Seconds a stage: {html.escape(caption)}")
     stages = shown.index[shown.index != "all"]
     if len(stages):
         part = pd.IndexSlice[stages, ["share"]]
@@ -56,7 +59,7 @@ def _short_head(name: str) -> str:
 def _last_row_apart(styler: Styler, table: pd.DataFrame, name: str) -> Styler:
     if name not in table.index:
         return styler.set_table_styles(LEFT)
-    rule = f"font-weight: bold; border-top: 1px solid {'#888'}"
+    rule = "font-weight: bold; border-top: 1px solid #888"
     row = len(table) - 1
     selector = f"tbody tr:nth-child({row + 1})"
     rows = [{"selector": f"{selector} {cell}", "props": rule} for cell in ("td", "th")]
