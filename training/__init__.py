@@ -1,0 +1,1 @@
+"""Training of the tiny model: data, networks, loops. Nothing here ships with the package."""

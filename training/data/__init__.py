@@ -1,0 +1,1 @@
+"""Training data: objects as fields on grids, and rendered photos of them."""
