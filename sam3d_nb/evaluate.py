@@ -60,8 +60,8 @@ def evaluate_folder(
     Raises InputError where there is no example or none has a mask, OutOfMemoryError where a process
     was killed. An object that fails has its reason in the report and is in no mean.
     """
-    shipped = str(examples_dir) in list_examples() and not Path(str(examples_dir)).is_dir()
-    paths = [] if shipped else list_examples(examples_dir)
+    folder = None if examples_dir is None else Path(examples_dir).expanduser()
+    paths = list_examples(folder) if folder is None or folder.is_dir() else []
     if not paths and examples_dir is not None:
         paths = [str(examples_dir)]  # an example itself, or `load_example` says what is missing
     if jobs < 1:

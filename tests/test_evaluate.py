@@ -448,8 +448,32 @@ def test_intervals() -> None:
     assert math.isnan(mean_interval(np.array([np.nan]))[0])
 
 
+def test_a_name_means_what_it_means_to_load_example(
+    tmp_path: Path, scene: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        "sam3d_nb.evaluate.evaluate", lambda paths, model, **_: asked.append(list(paths))
+    )
+    monkeypatch.setattr("sam3d_nb.evaluate.load_model", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    evaluate_folder("coffee")
+    (tmp_path / "coffee").write_text("a file, and no example")
+    evaluate_folder("coffee")
+    (tmp_path / "kitchen").mkdir()
+    evaluate_folder("kitchen")
+    monkeypatch.setenv("HOME", str(scene.folder.parent))
+    evaluate_folder(f"~/{scene.name}")
+    assert asked == [["coffee"], ["coffee"], ["kitchen"], [f"~/{scene.name}"]]
+    with pytest.raises(InputError):
+        load_example("coffee")  # the file
+    with pytest.raises(InputError, match="holds no photo"):
+        load_example("kitchen")
+    assert load_example(f"~/{scene.name}").name == scene.name
+
+
 def test_bad_folders_get_a_sentence(tmp_path: Path, scene: Example) -> None:
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="there is no example"):
         evaluate_folder(tmp_path / "missing", "silhouette")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no photo"):

@@ -729,6 +729,22 @@ def test_an_interrupted_scene_goes_on(
     assert cubes.made == [0, 2, 4]
 
 
+def test_a_scene_that_is_interrupted_while_it_is_saved_leaves_no_empty_folder(
+    folder: Path, cubes: Cubes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scene, "save", stop)
+        assert cli.main(arguments(folder)) == cli.INTERRUPTED_EXIT_CODE
+    output = folder.parent / "output"
+    assert [path.name for path in output.iterdir()] == [UNFINISHED]
+    assert cli.main(arguments(folder)) == 0
+    assert cubes.made == [0, 2, 4], "nothing is made again"
+    assert [path.name.endswith("_discs_scene") for path in output.iterdir()] == [True]
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

@@ -74,11 +74,13 @@ def scene_to_folder(
     name = f"{plain_name(example.name)}_scene"
     keep = Keep(Path(output_dir).expanduser() / UNFINISHED / name)
     count = _Count(on_event)
+    made: list[Path] = []
     try:
         scene = model.reconstruct_scene(
             example, seed=seed, realign=realign, on_event=count, save_dir=keep.folder
         )
         folder = result_folder(output_dir, name, overwrite=overwrite)
+        made = [folder / "objects", folder]
         files = _save(scene, folder, formats, overwrite)
         if save_all_objects:
             files |= save_objects(scene, folder / "objects", formats, overwrite=overwrite)
@@ -90,7 +92,7 @@ def scene_to_folder(
         kept = f"{count.done} of {len(example.masks)} objects are kept"
         raise KeyboardInterrupt(f"interrupted; {kept}, the same command goes on there") from stop
     finally:
-        for place in (keep.folder, keep.folder.parent):
+        for place in (*made, keep.folder, keep.folder.parent):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
     return SceneRun(folder, scene, files, count.resumed)
