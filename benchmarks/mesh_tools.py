@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="timed runs, after one that is not")
     parser.add_argument("--threads", type=int, help="of PyTorch; default: as many as cores")
     parser.add_argument("--resolution", type=int, default=RESOLUTION, help="cells a side")
+    parser.add_argument("--only", help="steps whose name begins so, such as finish")
     parser.add_argument("--unsimplified-xatlas", action="store_true", help="minutes, a run")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
@@ -57,8 +58,13 @@ def main() -> None:
     print(f"{'step':44}{'median s':>10}{'slowest s':>11}{'processor s':>13}")
     rows = []
     for name, run in steps(mesh, options.unsimplified_xatlas):
+        if not name.startswith(options.only or ""):
+            continue
         row = timed(name, run, options.runs)
-        print(f"{name:44}{row['median']:10.2f}{row['slowest']:11.2f}{row['processor']:13.2f}")
+        print(
+            f"{name:44}{row['median']:10.2f}{row['slowest']:11.2f}{row['processor']:13.2f}",
+            flush=True,
+        )
         rows.append(row)
     if options.output:
         report = {

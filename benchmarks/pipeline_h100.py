@@ -1,118 +1,77 @@
 """Time the whole way from photo and mask to a GLB on disk, at published sizes, under memory plans.
 
     python benchmarks/pipeline_h100.py --output benchmarks/results/pipeline_h100.json
-    python benchmarks/pipeline_h100.py --ready            # also process start to ready
+    python benchmarks/pipeline_h100.py --ready 5          # also process start to ready
     python benchmarks/pipeline_h100.py --small --device cpu --dtype float32 --runs 1
 
 Point map by MoGe, conditioning, both flows, layout, gaussians, mesh and the GLB file are all in the
-time. Weights are stand-ins, so two things are put in where theirs would be meaningless, in this
-script only: after stage 1 the voxels of `voxels.py`, and the signed distance of the shape of those
-voxels before extraction. The work that they replace is done all the same.
+time. Weights are stand-ins, see `pipeline_case.py`, which runs each case in a process of its own,
+so that none sees what another one left. They are written to a folder first, and read from there.
 """
 
 import argparse
+import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from measure import GIB, synchronize
-from model_h100 import machine, one_line, save
-from stages import Setting, shape_distance, voxels, with_distance
-from torch import Tensor
+from measure import GIB
+from model_h100 import machine, save
+from pipeline_case import CASES, Case, add_common
+from standins import drawn
+from torch import Tensor, nn
 
-from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.engine.options import FEW_STEPS
-from sam3d_nb.events import Event, SparseStructureEvent
-from sam3d_nb.examples import load_example
-from sam3d_nb.model.coords import Voxels
-from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.model.grid import Grid
-from sam3d_nb.model.mesh_decoder import MeshDecoder
-from sam3d_nb.model.surface import mesh_from_features
-from sam3d_nb.object3d import Object3D
 from sam3d_nb.weights.config import RELEASED, SMALL
-from sam3d_nb.weights.folder import FOLDER_VARIABLE
+from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3D, read_json
 from sam3d_nb.weights.store import StandInStore
 from sam3d_nb.weights.write import write_stand_in
 
 Row = dict[str, Any]
-EXAMPLE = ("coffee", 0)
-
-
-class Injected(Sam3dObjects):
-    """The pipeline with a realistic structure and surface in place of what noise decodes to."""
-
-    _distance: Tensor | None = None
-
-    def find_voxels(self, logits: Tensor, generator: torch.Generator) -> Voxels:
-        """Find voxels as ever, then return those of `voxels.py`."""
-        super().find_voxels(logits, generator)
-        coords = voxels(Setting(self.device, self.store.dtype), logits.shape[-1])
-        return Voxels(coords, coords, 1)
-
-    def extract(self, decoder: MeshDecoder, latent: Tensor, grid: Grid) -> Surface:
-        """Decode as ever, but with the signed distance of the voxels' own shape."""
-        if self._distance is None:
-            fine = Grid(grid.coords, grid.resolution).subdivided.subdivided
-            self._distance = shape_distance(fine)  # (64 N, 8)
-        hidden, fine = decoder.hidden(latent, grid)
-        head = with_distance(decoder.head(hidden), self._distance)
-        return mesh_from_features(fine.xyz, head, fine.resolution)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table. cap: GiB that the process may take; goals in seconds and GiB."""
-
-    name: str
-    plan: str
-    few_step: bool = False
-    accelerate: bool | None = None
-    cap: float | None = None
-    goal: float | None = None
-    memory_goal: float | None = None
-
-
-CASES = (
-    Case("resident", "resident", goal=1.8),
-    Case("resident, few steps", "resident", few_step=True, goal=0.6),
-    Case("resident, every step eager", "resident", accelerate=False),
-    Case("resident in 8 GiB", "resident", cap=8, memory_goal=8),
-    Case("staged in 5 GiB", "staged", cap=5, memory_goal=4),
-    Case("staged in 5 GiB, few steps", "staged", few_step=True, cap=5, memory_goal=4),
-)
+LIMIT = 300  # seconds of one case
+READY = """
+import time; start = time.perf_counter()
+import torch
+from sam3d_nb.zoo import load_model
+imported = time.perf_counter()
+load_model("sam-3d-objects", "{device}", "resident")
+torch.cuda.synchronize() if torch.cuda.is_available() else None
+print(imported - start, time.perf_counter() - imported)
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        device = torch.device("cuda", device.index or 0)  # some functions want a number
-    dtype = getattr(torch, options.dtype)
-    config = SMALL if options.small else RELEASED
-    print("making stand-in weights ...", file=sys.stderr, flush=True)
-    store = StandInStore(config, dtype, device=device)
-    report: Row = {"machine": machine(device), "options": vars(options) | {"output": None}}
-    report["weights"] = store.origin.version
-    report["network_gib"] = store.nbytes() / GIB
+    if options.weights is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return measure_all(options, Path(folder))
+    return measure_all(options, options.weights)
+
+
+def measure_all(options: argparse.Namespace, folder: Path) -> int:
+    """Run every case on the weights in `folder`, which are written if they are not there."""
+    told = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
+    report: Row = {"machine": machine(torch.device(options.device)), "options": told}
+    report |= write_weights(options, folder)
+    if options.only_write:
+        return 0
     report["cases"] = []
     for case in CASES:
         if options.cases and not any(word in case.name for word in options.cases):
             continue
-        report["cases"].append(run_case(case, store, device, options))
+        print(f"{case.name} ...", file=sys.stderr, flush=True)
+        report["cases"].append(run_case(case, folder, options))
         save(report, options.output)
     if options.ready:
-        report["ready_s"] = ready(store, options)
+        report["ready"] = ready(folder, options)
         save(report, options.output)
     print_tables(report)
     return int(any("error" in row for row in report["cases"]))
@@ -120,160 +79,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--cases", nargs="+", help="only cases whose name contains one of these")
-    parser.add_argument("--runs", type=int, default=5, help="warm runs that count")
-    parser.add_argument("--steps", type=int, nargs=2, default=(25, 25), help="of both stages")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--ready", action="store_true", help="time loading in a new process too")
+    parser.add_argument("--ready", type=int, default=0, help="how often to time loading, too")
+    parser.add_argument("--weights", type=Path, help="folder to keep the stand-in weights in")
+    parser.add_argument("--only-write", action="store_true", help="write the weights and stop")
     parser.add_argument("--output", type=Path, help="JSON file to write")
+    add_common(parser)
     return parser.parse_args(arguments)
 
 
-def run_case(
-    case: Case, store: StandInStore, device: torch.device, options: argparse.Namespace
-) -> Row:
-    """Measure one case; one that fails becomes a row that says why."""
-    print(f"{case.name} ...", file=sys.stderr, flush=True)
-    row: Row = vars(case) | {"steps": list(FEW_STEPS if case.few_step else options.steps)}
-    cuda = device.type == "cuda"
-    store.pin = cuda and case.plan == "staged"
-    try:
-        if cuda:
-            set_cap(case.cap, device)
-        model = Injected(store, options.device, case.plan, accelerate=case.accelerate)
-        try:
-            row |= timed(model, case, options)
-            row |= cancelled(model, case, options)
-        finally:
-            model.release()
-    except Exception as error:
-        traceback.print_exc()
-        row["error"] = one_line(error)
-    finally:
-        if cuda:
-            set_cap(None, device)
-    return row
-
-
-def set_cap(cap: float | None, device: torch.device) -> None:
-    """Let this process take at most `cap` GiB of the device."""
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(cap * GIB / total, 1) if cap else 1.0, device)
-
-
-def timed(model: Injected, case: Case, options: argparse.Namespace) -> Row:
-    """Run from photo to GLB: once, then warm runs, with peak memory and time a stage."""
-    cuda = model.device.type == "cuda"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "object.glb"
-        first, earlier = one_run(model, case, options, path)
-        one_run(model, case, options, path)
-        if cuda:
-            torch.cuda.reset_peak_memory_stats(model.device)
-        runs = [one_run(model, case, options, path) for _ in range(options.runs)]
-        size = path.stat().st_size
-    seconds = [duration for duration, _ in runs]
-    made = runs[-1][1]
-    stages = [result.provenance.timings for _, result in runs]
-    row: Row = {
-        "median_s": statistics.median(seconds),
-        "runs_s": seconds,
-        "spread_s": statistics.stdev(seconds) if len(seconds) > 1 else 0.0,
-        "first_call_s": first,
-        "stages_s": {name: statistics.median(s[name] for s in stages) for name in stages[0]},
-        "accelerated": model.accelerate,
-        "gaussians": len(made.gaussians or ()),
-        "faces": len(made.mesh.faces),
-        "glb_mb": size / 1e6,
-        "same_bits": same_bits(earlier, made),
+def write_weights(options: argparse.Namespace, folder: Path) -> Row:
+    """Write stand-in weights unless they are there; say what they are."""
+    model = folder / SAM3D
+    if not model.is_dir():
+        print("writing stand-in weights ...", file=sys.stderr, flush=True)
+        config = SMALL if options.small else RELEASED
+        store = Drawn(config, getattr(torch, options.dtype), device=options.device)
+        write_stand_in(store, folder)
+    files = [path.stat().st_size for path in model.glob("*.safetensors")]
+    return {
+        "weights": read_json(model / "config.json")["version"],
+        "network_gib": sum(files) / GIB,
     }
-    row["stages_s"]["GLB on disk, and between"] = row["median_s"] - sum(row["stages_s"].values())
-    if cuda:
-        row["peak_allocated_gib"] = torch.cuda.max_memory_allocated(model.device) / GIB
-        row["peak_reserved_gib"] = torch.cuda.max_memory_reserved(model.device) / GIB
-    return row
 
 
-def one_run(
-    model: Injected, case: Case, options: argparse.Namespace, path: Path
-) -> tuple[float, Object3D]:
-    """Return the seconds from an idle device to a GLB on disk, and the object."""
-    name, index = EXAMPLE
-    example = load_example(name)
-    photo, mask = example.image, example.mask(index)
-    synchronize(model.device)
-    start = time.perf_counter()
-    made = model.reconstruct(photo, mask, steps=steps_of(case, options), few_step=case.few_step)
-    made.save(path, overwrite=True)
-    return time.perf_counter() - start, made
+class Drawn(StandInStore):
+    """Stand-ins of the same distribution, drawn on the device: seconds instead of minutes."""
+
+    def _read(self, piece: str, empty: nn.Module) -> Mapping[str, Tensor]:
+        parameters = dict(empty.named_parameters())
+        found = {}
+        for name, like in empty.state_dict().items():
+            if not like.is_meta:  # of a network inside, which is there already
+                continue
+            if name in parameters:
+                seed = zlib.crc32(f"{piece}.{name}".encode())
+                found[name] = drawn(name, like.shape, seed, self.device).to(like.dtype).cpu()
+            else:
+                found[name] = self._table(piece, name, like)
+        return found
 
 
-def steps_of(case: Case, options: argparse.Namespace) -> tuple[int, int] | None:
-    return None if case.few_step else (options.steps[0], options.steps[1])
-
-
-def same_bits(first: Object3D, second: Object3D) -> bool:
-    """Tell whether two runs gave the same mesh, gaussians and pose to the last bit."""
-    pairs = [(getattr(first.mesh, n), getattr(second.mesh, n)) for n in ("vertices", "faces")]
-    pairs += [(first.gaussians.centers, second.gaussians.centers)]  # type: ignore[union-attr]
-    return first.pose == second.pose and all(np.array_equal(a, b) for a, b in pairs)
-
-
-class Stop(Exception):
-    """What a person does who presses the stop button."""
-
-
-def cancelled(model: Injected, case: Case, options: argparse.Namespace) -> Row:
-    """Stop half-way through stage 1: how long until control is back, and what stays allocated."""
-    name, index = EXAMPLE
-    example = load_example(name)
-    half = (FEW_STEPS if case.few_step else options.steps)[0] // 2
-    asked = 0.0
-
-    def stop(event: Event) -> None:
-        nonlocal asked
-        if isinstance(event, SparseStructureEvent) and event.step == max(half, 1):
-            asked = time.perf_counter()
-            raise Stop
-
-    if model.device.type == "cuda":
-        before = torch.cuda.memory_allocated(model.device)
+def run_case(case: Case, folder: Path, options: argparse.Namespace) -> Row:
+    """Measure one case in a new process; one that fails becomes a row that says why."""
+    script = Path(__file__).with_name("pipeline_case.py")
+    command = [sys.executable, str(script), case.name, "--weights", str(folder)]
+    for name in ("device", "runs", "scenes", "objects"):
+        command += [f"--{name}", str(getattr(options, name))]
+    command += ["--steps", *map(str, options.steps)]
+    row: Row = asdict(case) | {"steps": list(FEW_STEPS if case.few_step else options.steps)}
     try:
-        model.reconstruct(
-            example.image,
-            example.mask(index),
-            steps=steps_of(case, options),
-            few_step=case.few_step,
-            on_event=stop,
-        )
-    except Stop:
-        synchronize(model.device)
-    row: Row = {"cancel_s": time.perf_counter() - asked}
-    if model.device.type == "cuda":
-        left = torch.cuda.memory_allocated(model.device) - before
-        row["left_after_cancel_gib"] = left / GIB  # negative: kept graphs went as well
-    return row
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return row | {"error": f"took more than {LIMIT} s"}
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+        return row | {"error": lines[-1]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ready(store: StandInStore, options: argparse.Namespace) -> list[float]:
+def ready(folder: Path, options: argparse.Namespace) -> Row:
     """Return seconds from process start to a loaded model, files in the page cache."""
-    code = (
-        "from sam3d_nb.zoo import load_model; import torch; "
-        f"load_model('sam-3d-objects', {options.device!r}); "
-        "torch.cuda.synchronize() if torch.cuda.is_available() else None"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        write_stand_in(store, Path(folder))
-        environment = os.environ | {FOLDER_VARIABLE: folder}
-        seconds = []
-        for _ in range(max(options.runs, 2)):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-            seconds.append(time.perf_counter() - start)
-    return seconds
+    environment = os.environ | {FOLDER_VARIABLE: str(folder)}
+    command = [sys.executable, "-c", READY.format(device=options.device)]
+    rows = []
+    for _ in range(options.ready):
+        start = time.perf_counter()
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        rows.append((time.perf_counter() - start, *map(float, done.stdout.split()[-2:])))
+    names = ("runs_s", "imports_s", "load_s")
+    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def print_tables(report: Row) -> None:
@@ -285,12 +163,20 @@ def print_tables(report: Row) -> None:
         texts = (text.ljust(width) for text, width in zip(line, widths, strict=True))
         print("  ".join(texts).rstrip())
     for row in report["cases"]:
-        stages = row.get("stages_s", {}).items()
-        told = ", ".join(f"{name} {seconds:.3f}" for name, seconds in stages)
-        print(f"{row['name']}: {told or row['error']}")
-    if "ready_s" in report:
-        told = ", ".join(f"{seconds:.2f}" for seconds in report["ready_s"])
-        print(f"process start to ready: {told} s")
+        print(f"{row['name']}: {row.get('error') or details(row)}")
+    if "ready" in report:
+        for name, seconds in report["ready"].items():
+            told = ", ".join(f"{value:.2f}" for value in seconds)
+            print(f"process start to ready, {name}: {told}")
+
+
+def details(row: Row) -> str:
+    """Return where the time of a row went."""
+    if "objects_s" in row:
+        objects = "; ".join(" ".join(f"{s:.2f}" for s in each) for each in row["objects_s"])
+        return f"an object {objects}; GLB {row['save_s']}; alone {row['alone']}"
+    stages = ", ".join(f"{name} {seconds:.3f}" for name, seconds in row["stages_s"].items())
+    return f"{stages}; loaded in {row['load_s']:.2f} s, {row['captures']} captures"
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -301,7 +187,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
     steps = "{}+{}".format(*row["steps"])
     if "error" in row:
-        return (row["name"], steps, row["error"][:60], *[""] * 11)
+        return (row["name"], steps, "failed", *[""] * 11)
     return (
         row["name"],
         steps,
@@ -315,7 +201,7 @@ def cells(row: Row) -> tuple[str, ...]:
         number("memory_goal", 0),
         number("cancel_s"),
         number("left_after_cancel_gib", 2),
-        "yes" if row["same_bits"] else "NO",
+        {True: "yes", False: "NO"}.get(row.get("same_bits"), "-"),  # type: ignore[arg-type]
         str(row["faces"]),
     )
 

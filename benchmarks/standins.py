@@ -19,15 +19,25 @@ def fill(module: M, seed: int = 0) -> M:
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, device=device)
-            if parameter.dim() >= 2:
-                noise /= math.sqrt(math.prod(parameter.shape[1:]))
-            elif name.endswith(("weight", "gamma")):
-                noise = 1 + 0.1 * noise
-            else:
-                noise *= 0.1
-            parameter.copy_(noise)
+            parameter.copy_(
+                scaled(name, torch.randn(parameter.shape, generator=generator, device=device))
+            )
     return module.eval().requires_grad_(False)
+
+
+def drawn(name: str, shape: torch.Size, seed: int, device: torch.device) -> Tensor:
+    """Return a random stand-in for the parameter `name`, float32."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return scaled(name, torch.randn(shape, generator=generator, device=device))
+
+
+def scaled(name: str, noise: Tensor) -> Tensor:
+    """Return standard-normal noise with the distribution that suits the parameter `name`."""
+    if noise.dim() >= 2:
+        return noise / math.sqrt(math.prod(noise.shape[1:]))
+    if name.endswith(("weight", "gamma")):
+        return 1 + 0.1 * noise
+    return 0.1 * noise
 
 
 def with_distance(head: VoxelFeatures, distance: Tensor) -> VoxelFeatures:

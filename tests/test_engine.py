@@ -13,6 +13,7 @@ import published
 import pytest
 import torch
 from engine_small import QUICK, H, W, assert_same, disc, photo, plane
+from fields import chair
 from gltf import assert_valid_glb
 from harness import Golden
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from sam3d_nb.engine import stages as engine
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.engine.options import FEW_STEPS, Options
-from sam3d_nb.engine.results import gaussians_of, mesh_of, object_frame, pose_of
+from sam3d_nb.engine.results import gaussians_of, mesh_of, object_frame, pose_of, vertex_normals
 from sam3d_nb.errors import (
     InputError,
     ReconstructionError,
@@ -36,6 +37,7 @@ from sam3d_nb.events import (
     StructuredLatentEvent,
 )
 from sam3d_nb.examples import Example
+from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_srgb
 from sam3d_nb.mesh.export import load_object
 from sam3d_nb.model.cache import SceneCache
@@ -255,9 +257,9 @@ def test_a_pose_places_mesh_and_splats_at_one_spot(model: Sam3dObjects) -> None:
             seen["surface"] = super().extract(decoder, latent, grid)
             return seen["surface"]
 
-        def place(self, latents: Any, moments: Any, voxels: Any) -> Any:
-            seen["layout"] = engine.decode_layout(latents, moments, voxels.factor)
-            return super().place(latents, moments, voxels)
+        def place(self, latents: Any, moments: Any, factor: Any = 1) -> Any:
+            seen["layout"] = engine.decode_layout(latents, moments, factor)
+            return super().place(latents, moments, factor)
 
     made = Spy(model.store).reconstruct(photo(), disc(), **QUICK)
     vertices = place_points(seen["surface"].vertices, seen["layout"])
@@ -293,6 +295,16 @@ def test_object_frame_and_colors_against_the_released_glb(request: pytest.Fixtur
     difference = np.abs(bytes_shown - golden["glb_vertex_colors"][:, :3].numpy())
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
+
+
+def test_normals_made_on_the_device_are_those_of_the_mesh() -> None:
+    mesh = chair(60)
+    vertices = np.concatenate([mesh.vertices, [[9, 9, 9]]]).astype(np.float32)  # one without faces
+    expected = Mesh(vertices, mesh.faces).normals
+    actual = vertex_normals(torch.tensor(vertices), torch.tensor(mesh.faces))
+    np.testing.assert_allclose(actual.numpy(), expected, atol=1e-6)
+    turned = vertex_normals(torch.tensor(vertices), torch.tensor(mesh.faces[::-1].copy()))
+    assert torch.equal(turned, actual)  # whatever the order of the sums
 
 
 def test_gaussians_that_are_not_finite_are_an_error(store: StandInStore) -> None:

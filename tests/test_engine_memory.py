@@ -1,5 +1,6 @@
 """The engine under memory plans: placing, cancelling, failing and loading, on the CPU."""
 
+import gc
 import traceback
 import weakref
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from sam3d_nb.events import (
     StructuredLatentEvent,
 )
 from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.weights.config import SMALL
 from sam3d_nb.weights.parts import PARTS
 from sam3d_nb.weights.store import StandInStore
 from sam3d_nb.weights.write import write_stand_in
@@ -335,6 +337,34 @@ def test_accelerated_steps_give_the_same_bits_and_are_closed_when_cancelled(
     closed.clear()
     model.release()
     assert sorted(closed) == ["latent_flow", "structure_flow"]
+
+
+# On a card
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("plan", ["resident", "staged"])
+def test_a_card_gives_the_same_bits_with_and_without_graphs_and_gets_its_memory_back(
+    plan: str,
+) -> None:
+    store = StandInStore(SMALL, torch.float16)
+    plain = Sam3dObjects(store, "cuda", "resident", accelerate=False)
+    options = QUICK | {"steps": (6, 6)}
+    expected = plain.reconstruct(photo(), disc(), **options)
+    plain.release()
+    model = Sam3dObjects(store, "cuda", plan)
+    before = []
+    for _ in range(2):
+        assert_same(model.reconstruct(photo(), disc(), **options), expected)
+        model.release()
+        gc.collect()
+        before.append(torch.cuda.memory_allocated())
+    stream = model.stream(photo(), disc(), **options)
+    next(e for e in stream if isinstance(e, SparseStructureEvent) and e.step == 3)
+    stream.close()
+    model.release()
+    assert before[1] <= before[0]  # the first run left what libraries keep for themselves
+    assert torch.cuda.memory_allocated() <= before[0]
 
 
 # Loading

@@ -1,6 +1,8 @@
 """The script that times the whole pipeline runs, small and on the CPU."""
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,31 +14,42 @@ import pipeline_h100
 WORDS = ["--small", "--device", "cpu", "--dtype", "float32", "--runs", "1", "--steps", "2", "2"]
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("weights")
+    assert pipeline_h100.main([*WORDS, "--weights", str(folder), "--only-write"]) == 0
+    return str(folder)
+
+
 def test_the_script_times_cases_and_writes_a_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "report.json"
-    assert pipeline_h100.main([*WORDS, "--cases", "8 GiB", "few", "--output", str(path)]) == 0
+    words = [*WORDS, "--weights", weights, "--cases", "5 GiB, few", "scene", "--ready", "1"]
+    words += ["--objects", "2", "--scenes", "1", "--output", str(path)]
+    assert pipeline_h100.main(words) == 0
     report = json.loads(path.read_text())
-    names = [row["name"] for row in report["cases"]]
-    assert names == [c.name for c in pipeline_h100.CASES if "few" in c.name or "8 GiB" in c.name]
-    for row in report["cases"]:
-        assert row["median_s"] > 0
-        assert row["faces"] > 1000
-        assert row["same_bits"]
-        assert sum(row["stages_s"].values()) == pytest.approx(row["median_s"])
-        assert row["cancel_s"] < 1
-        assert row["steps"] == ([4, 12] if row["few_step"] else [2, 2])
+    few, scene = report["cases"]
+    assert (few["name"], scene["name"]) == ("staged in 5 GiB, few steps", "scene of 10 objects")
+    assert few["faces"] > 1000
+    assert few["same_bits"]
+    assert sum(few["stages_s"].values()) == pytest.approx(few["median_s"])
+    assert few["cancel_s"] < 1
+    assert (few["steps"], scene["steps"]) == ([4, 12], [2, 2])
+    assert len(scene["objects_s"][0]) == 2
+    assert sum(scene["objects_s"][0]) < scene["median_s"]
+    imports, load = report["ready"]["imports_s"], report["ready"]["load_s"]
+    assert report["ready"]["runs_s"][0] > imports[0] + load[0]
     assert "stand-in" in report["weights"]
-    assert "resident in 8 GiB" in capsys.readouterr().out
+    assert "staged in 5 GiB" in capsys.readouterr().out
 
 
 def test_a_case_that_fails_is_a_row_that_says_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(pipeline_h100, "timed", fail)
-    assert pipeline_h100.main([*WORDS, "--cases", "8 GiB"]) == 1
-    assert "MemoryError: no room" in capsys.readouterr().out
+    shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
+    os.truncate(tmp_path / "sam-3d-objects" / "moge.safetensors", 1000)
+    assert pipeline_h100.main([*WORDS, "--weights", str(tmp_path), "--cases", "8 GiB"]) == 1
+    told = capsys.readouterr().out
+    assert "resident in 8 GiB: sam3d_nb.errors.WeightsError: " in told
+    assert "moge.safetensors" in told

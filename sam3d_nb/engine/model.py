@@ -147,7 +147,7 @@ class Sam3dObjects(Stages, Model):
         depth = yield from self.estimate_depth(request, image, cache)
         condition = yield from self.embed(request, image, depth, cache)
         latents, voxels = yield from self.sample_voxels(condition.tokens[0], generator, options)
-        pose = yield from self.place(latents, condition.moments, voxels)
+        pose = yield from self.place(latents, condition.moments, voxels.factor)
         latent, grid = yield from self.sample_latent(
             voxels, condition.tokens[1], generator, options
         )

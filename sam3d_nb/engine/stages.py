@@ -75,8 +75,8 @@ class Condition(NamedTuple):
 class Stages:
     """Networks on a device, and the stages that use them.
 
-    accelerate: replay the steps of the flows from CUDA graphs; None does so on CUDA where networks
-    are resident.
+    accelerate: replay the steps of the flows from CUDA graphs, as far as memory allows; None does
+    so on CUDA.
     """
 
     def __init__(
@@ -91,8 +91,7 @@ class Stages:
         self.config = store.config
         self.device = device
         self.memory = Placement(store, device, memory)
-        resident_on_cuda = device.type == "cuda" and not self.memory.staged
-        self.accelerate = resident_on_cuda if accelerate is None else accelerate
+        self.accelerate = device.type == "cuda" if accelerate is None else accelerate
         self._accelerated: dict[str, AcceleratedStructureFlow | AcceleratedLatentFlow] = {}
 
     def release(self) -> None:
@@ -149,6 +148,13 @@ class Stages:
         self, tokens: Tensor, generator: torch.Generator, options: Options
     ) -> Generator[Event, None, tuple[Latents, Voxels]]:
         """Stage 1: sample shape and layout, and decode which voxels are occupied."""
+        latents, logits = yield from self.sample_structure(tokens, generator, options)
+        return latents, (yield from self.occupied(logits, generator, options))
+
+    def sample_structure(
+        self, tokens: Tensor, generator: torch.Generator, options: Options
+    ) -> Generator[Event, None, tuple[Latents, Tensor]]:
+        """Sample the latents of shape and layout, and occupancy logits (1, 1, R, R, R)."""
         sampler, _ = options.samplers(self.config)
         steps = sampler.steps
         yield SparseStructureEvent(steps=steps)
@@ -162,10 +168,17 @@ class Stages:
         with self.memory.hold("structure_decoder"):
             decoder = self.store.get("structure_decoder", self.device)
             logits = decode_structure(decoder, latents[structure_flow.SHAPE])
+        return latents, logits
+
+    def occupied(
+        self, logits: Tensor, generator: torch.Generator, options: Options
+    ) -> Generator[Event, None, Voxels]:
+        """Read occupancy logits (1, 1, R, R, R) as voxels, and show them."""
+        sampler, _ = options.samplers(self.config)
         voxels = self.find_voxels(logits, generator)
         preview, side = voxels.coords[:, 1:].cpu().numpy().copy(), logits.shape[-1]
-        yield SparseStructureEvent(1.0, steps, steps, preview, side)
-        return latents, voxels
+        yield SparseStructureEvent(1.0, sampler.steps, sampler.steps, preview, side)
+        return voxels
 
     def find_voxels(self, logits: Tensor, generator: torch.Generator) -> Voxels:
         """Return the occupied voxels of logits (1, 1, R, R, R)."""
@@ -175,12 +188,12 @@ class Stages:
             raise ReconstructionError(str(error)) from error
 
     def place(
-        self, latents: Latents, moments: Moments, voxels: Voxels
+        self, latents: Latents, moments: Moments, factor: float = 1
     ) -> Generator[Event, None, Pose]:
-        """Decode the pose out of the layout latents of stage 1."""
+        """Decode the pose out of the layout latents of stage 1; `factor` is that of the voxels."""
         yield LayoutEvent()
         on_host = {name: latents[name].cpu() for name in structure_flow.LAYOUT_CHANNELS}
-        pose = pose_of(decode_layout(on_host, moments, voxels.factor, self.config.layout))
+        pose = pose_of(decode_layout(on_host, moments, factor, self.config.layout))
         yield LayoutEvent(1.0, pose)
         return pose
 
@@ -249,7 +262,7 @@ class Stages:
                 yield self._accelerated[name]
                 finished = True
             finally:
-                if not (finished and self.memory.roomy):
+                if self.memory.staged or not (finished and self.memory.roomy):
                     self._accelerated[name].close()
 
     def _stepped(

@@ -182,7 +182,7 @@ class _Writer:
             **self.lists,
             "buffers": [{"byteLength": len(self.binary)}],
         }
-        return pack_glb(document, bytes(self.binary))
+        return pack_glb(document, self.binary)
 
 
 def _transform(pose: Pose) -> dict[str, list[float]]:
@@ -202,15 +202,15 @@ def encode_png(texture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def pack_glb(document: dict[str, Any], binary: bytes) -> bytes:
+def pack_glb(document: dict[str, Any], binary: bytes | bytearray) -> bytes:
     """Return the GLB file of a glTF document and its binary buffer."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    length = 12 + 8 + len(text) + 8 + len(binary)
-    header = struct.pack("<III", MAGIC, 2, length)
+    end = b"\0" * (-len(binary) % 4)
+    count = len(binary) + len(end)
+    header = struct.pack("<III", MAGIC, 2, 12 + 8 + len(text) + 8 + count)
     chunks = struct.pack("<II", len(text), JSON_CHUNK) + text
-    return header + chunks + struct.pack("<II", len(binary), BINARY_CHUNK) + binary
+    return b"".join((header, chunks, struct.pack("<II", count, BINARY_CHUNK), binary, end))
 
 
 def unpack_glb(content: bytes) -> tuple[dict[str, Any], bytes]:

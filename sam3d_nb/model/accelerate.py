@@ -8,17 +8,14 @@ layout tokens and far shorter than their launch; they run beside the shape's, on
 stream. Off CUDA every step runs as it is.
 """
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import suppress
-from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.graphs import StepGraphs, side_streams
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import Condition as LatentCondition
 from sam3d_nb.model.latent_flow import LatentFlow, LatentModulation
@@ -37,121 +34,12 @@ def accelerate(flow: Any) -> Any:
 
     The first step of a kind (guided or not) runs as it is. Then the kind is captured, and replayed
     from there on: in stage 1 also in later requests of the same sizes, in stage 2 until the next
-    request, whose voxels are others.
+    request, whose voxels are others. Steps for whose graphs the memory is too short run as they
+    are.
     """
     if isinstance(flow, StructureFlow):
         return AcceleratedStructureFlow(flow)
     return AcceleratedLatentFlow(flow)
-
-
-@cache
-def side_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """Return the streams for captures and for the layout; libraries keep memory for each."""
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
-
-
-class Captured(NamedTuple):
-    """One kind of step as a CUDA graph."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, ...]  # what the graph reads
-    outputs: Any  # what it writes
-
-
-class StepGraphs:
-    """The graphs of a function, one for each kind of step.
-
-    A capture takes the host about as long as a step. `patient` graphs are captured only while that
-    delays nothing.
-    """
-
-    def __init__(self, device: torch.device, *, patient: bool = False) -> None:
-        self.patient = patient
-        self._stream = side_streams(device)[0] if device.type == "cuda" else None
-        self._known: set[Hashable] = set()  # kinds that ran
-        self._captured: dict[Hashable, Captured] = {}
-        self._pool_owner: torch.cuda.CUDAGraph | None = None
-        self._ends: deque[torch.cuda.Event] = deque(maxlen=2)  # of the last two steps
-
-    def run(self, kind: Hashable, step: Callable[..., Any], *inputs: Tensor) -> Any:
-        """Return `step(*inputs)`; tensors in it last until the next call.
-
-        The step must read nothing else that changes between calls of the same kind.
-        """
-        if self._stream is None or torch.is_grad_enabled():
-            return step(*inputs)
-        if kind in self._known and kind not in self._captured and self._may_capture():
-            self._captured[kind] = self._capture(self._stream, step, *inputs)
-        if kind in self._captured:
-            outputs = self._replay(self._captured[kind], *inputs)
-        else:
-            self._known.add(kind)
-            outputs = self._beside(self._stream, step, *inputs)
-        self._ends.append(torch.cuda.current_stream(self._stream.device).record_event())
-        return outputs
-
-    def forget(self) -> None:
-        """Drop all graphs; their memory stays for the next ones."""
-        self._known.clear()
-        self._captured.clear()
-        self._ends.clear()
-
-    def close(self) -> None:
-        """Drop all graphs and give their memory back."""
-        self.forget()
-        if self._pool_owner is not None:
-            self._pool_owner = None
-            torch.cuda.empty_cache()
-
-    def _may_capture(self) -> bool:
-        """Say whether the device has more than a step to do yet, or waits for the host anyway."""
-        if not self.patient:
-            return True
-        busy = [not end.query() for end in self._ends]
-        return busy == [True, True] or not any(busy)
-
-    @staticmethod
-    def _replay(captured: Captured, *inputs: Tensor) -> Any:
-        for own, given in zip(captured.inputs, inputs, strict=True):
-            own.copy_(given)
-        captured.graph.replay()
-        return captured.outputs
-
-    def _beside(self, stream: torch.cuda.Stream, step: Callable[..., Any], *inputs: Tensor) -> Any:
-        """Run on the stream of the captures, so that libraries set up what they need there."""
-        caller = torch.cuda.current_stream(stream.device)
-        stream.wait_stream(caller)
-        with torch.cuda.stream(stream):
-            outputs = step(*inputs)
-        caller.wait_stream(stream)
-        for tensor in tensors(outputs):
-            tensor.record_stream(caller)
-        return outputs
-
-    def _capture(
-        self, stream: torch.cuda.Stream, step: Callable[..., Any], *inputs: Tensor
-    ) -> Captured:
-        """Record the step, without the pause that `torch.cuda.graph` makes to collect garbage.
-
-        A capture cannot use memory that PyTorch keeps for others, nor free it; so where there is
-        time for that, it is freed before.
-        """
-        if not self.patient:
-            torch.cuda.empty_cache()
-        own = tuple(tensor.clone() for tensor in inputs)
-        owner, graph = self._pool_owner, torch.cuda.CUDAGraph()
-        pool = torch.cuda.graph_pool_handle() if owner is None else owner.pool()  # one for all
-        with torch.cuda.stream(stream):
-            graph.capture_begin(pool, capture_error_mode="thread_local")
-            try:
-                outputs = step(*own)
-            except BaseException:
-                with suppress(RuntimeError):  # the capture may be broken; the first error counts
-                    graph.capture_end()
-                raise
-            graph.capture_end()
-        self._pool_owner = graph
-        return Captured(graph, own, outputs)
 
 
 class AcceleratedStructureFlow:
@@ -315,12 +203,3 @@ class AcceleratedLatentFlow:
 
         kind = (guided, modulation.blocks.shape[0])
         return self._graphs.run(kind, step, x, modulation.blocks, *modulation.residual)
-
-
-def tensors(nested: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples and dictionaries, in their order."""
-    if isinstance(nested, Tensor):
-        yield nested
-        return
-    for part in nested.values() if isinstance(nested, dict) else nested:
-        yield from tensors(part)

@@ -31,13 +31,14 @@ def _is_half_inference(x: Tensor, dtype: torch.dtype) -> bool:
 
 @cache
 def _works(device: torch.device) -> bool:
-    """Try a kernel once a device; warn where Triton is there but cannot compile."""
+    """Try every kernel once a device; warn where Triton is there but cannot compile one."""
     if find_spec("triton") is None or torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
-        from sam3d_nb.model import triton_kernels
+        from sam3d_nb.model import triton_attention, triton_kernels, triton_residual
 
-        triton_kernels.probe(device)
+        for room in (triton_kernels, triton_attention, triton_residual):
+            room.probe(device)
     except Exception as error:  # a missing compiler or header shows in many ways
         warnings.warn(
             f"fused kernels are off, the model runs slower: {error}", RuntimeWarning, stacklevel=2

@@ -132,7 +132,9 @@ def head_norm(qkv: Tensor, q_gamma: Tensor, k_gamma: Tensor) -> Tensor:
 
 
 def probe(device: torch.device) -> None:
-    """Run a kernel once; raises what Triton raises where it cannot compile."""
+    """Run the kernels once; raises what Triton raises where it cannot compile."""
     qkv = torch.ones(1, 3, 1, 16, dtype=torch.float16, device=device)
     gamma = torch.ones(1, 16, device=device)
     head_norm(qkv, gamma, gamma)
+    table = torch.zeros(1, 1, dtype=torch.int32, device=device)
+    gathered_linear(qkv[0, 0], table, qkv[0, 0].expand(16, 16), None)

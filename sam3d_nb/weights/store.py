@@ -24,6 +24,7 @@ from sam3d_nb.model.moge import Moge
 from sam3d_nb.model.splat_decoder import SplatDecoder
 from sam3d_nb.model.structure_decoder import StructureDecoder
 from sam3d_nb.model.structure_flow import StructureFlow
+from sam3d_nb.weights.blocks import PageLocked, to_cuda
 from sam3d_nb.weights.config import SMALL, ModelConfig
 from sam3d_nb.weights.parts import PARTS, build_empty, part, vision_places
 
@@ -194,25 +195,31 @@ class _Piece:
         # Objects of their own: a buffer of the module is the very tensor that it was loaded from.
         self._host = {name: tensor.detach() for name, tensor in host.items()}
         self._shown = {name: _find(module, name) for name in host}
+        self._locked: PageLocked | None = None
 
     def place(self, device: torch.device, pin: bool) -> None:
         """Bring the tensors to `device`."""
         if device == self.device:
             return
         self.evict()
-        if pin and device.type == "cuda":
-            self._host = {
-                name: tensor if tensor.is_pinned() else tensor.pin_memory()
-                for name, tensor in self._host.items()
-            }
-        if device.type != "cpu":
-            self.device = device
-            try:
-                for name, tensor in self._host.items():
-                    self._shown[name].data = tensor.to(device, non_blocking=True)
-            except BaseException:  # the device's memory ran out: leave nothing behind
-                self.evict()
-                raise
+        if device.type == "cpu":
+            return
+        self.device = device
+        try:
+            for name, tensor in self._copies(device, pin).items():
+                self._shown[name].data = tensor
+        except BaseException:  # the device's memory ran out: leave nothing behind
+            self.evict()
+            raise
+
+    def _copies(self, device: torch.device, pin: bool) -> dict[str, Tensor]:
+        """Return the tensors on `device`."""
+        if device.type != "cuda":
+            return {name: tensor.to(device) for name, tensor in self._host.items()}
+        if pin and self._locked is None:
+            self._locked = PageLocked(self._host)
+            self._host = self._locked.tensors
+        return to_cuda(self._host, device) if self._locked is None else self._locked.to(device)
 
     def evict(self) -> None:
         """Bring the tensors back to the host, where they still are."""

@@ -6,13 +6,15 @@ from coordinates import voxels
 from harness import fill
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.model.accelerate import StepGraphs, accelerate, tensors
+from sam3d_nb.model import graphs
+from sam3d_nb.model.accelerate import accelerate
 from sam3d_nb.model.config import (
     SMALL_LATENT_FLOW,
     SMALL_STRUCTURE_FLOW,
     LatentFlowConfig,
     StructureFlowConfig,
 )
+from sam3d_nb.model.graphs import StepGraphs, tensors
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import CHECKPOINT_PREFIX as LATENT_PREFIX
 from sam3d_nb.model.latent_flow import build_latent_flow, sample_latent
@@ -127,9 +129,9 @@ class End:
     ],
 )
 def test_patient_graphs_are_captured_where_that_delays_nothing(done, expected):
-    graphs = StepGraphs(torch.device("cpu"), patient=True)
-    graphs._ends.extend(End(d) for d in done)
-    assert graphs._may_capture() == expected
+    steps = StepGraphs(torch.device("cpu"), patient=True)
+    steps._ends.extend(End(d) for d in done)
+    assert steps._may_capture() == expected
     assert StepGraphs(torch.device("cpu"))._may_capture()
 
 
@@ -153,6 +155,49 @@ def test_replayed_steps_equal_plain_ones(dtype):
     for seed, count in ((0, 3001), (1, 3001), (2, 700)):
         same(request(fast, seed, count, steps=12), request(flow, seed, count, steps=12), 1e-3)
     assert len(fast._graphs._captured) == 2
+
+
+@needs_card
+def test_without_room_for_graphs_steps_run_as_they_are(monkeypatch):
+    """Whether the memory is known to be short, or runs out in the middle of a capture."""
+    flow = card_flow(torch.float16)
+    expected = request(flow, 0, count=3001, steps=12)
+    fast = accelerate(flow)
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "room", lambda device: graphs.ROOM - 1)
+        same(request(fast, 0, count=3001, steps=12), expected, 1e-3)
+    assert not fast._graphs._captured
+    fast.close()
+    step, calls = flow.decode, []
+
+    def run_out(*arguments):
+        calls.append(torch.cuda.is_current_stream_capturing())
+        if calls[-1]:
+            raise torch.OutOfMemoryError
+        return step(*arguments)
+
+    before = torch.cuda.memory_reserved()
+    monkeypatch.setattr(flow, "decode", run_out)
+    same(request(fast, 0, count=3001, steps=12), expected, 1e-3)
+    assert calls.count(True) == 1
+    assert not fast._graphs._captured
+    monkeypatch.undo()
+    same(request(fast, 0, count=3001, steps=12), expected, 1e-3)  # the same sizes: still eager
+    fast.close()
+    assert torch.cuda.memory_reserved() <= before + (32 << 20)
+    same(request(fast, 0, count=3001, steps=12), expected, 1e-3)
+    assert len(fast._graphs._captured) == 2
+
+
+@needs_card
+def test_room_counts_what_the_process_may_take():
+    total, before = torch.cuda.get_device_properties(0).total_memory, torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction((before + (1 << 30)) / total)
+    try:
+        assert graphs.room(torch.device("cuda", 0)) == pytest.approx(1 << 30, rel=0.01)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert graphs.room(torch.device("cuda", 0)) > 1 << 30
 
 
 @needs_card

@@ -202,6 +202,7 @@ def test_nothing_holds_a_store_that_is_dropped():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("pin", [False, True])
 def test_cuda_memory_is_freed(pin):
+    gc.collect()  # what other tests left would be freed in between
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     store = StandInStore(SMALL, torch.float16, device="cuda", pin=pin)
@@ -212,6 +213,7 @@ def test_cuda_memory_is_freed(pin):
     for name in PARTS:
         for key, tensor in store.get(name).state_dict().items():
             assert torch.equal(tensor.cpu(), expected.get(name).state_dict()[key])
+    del tensor
     store.release_all()
     assert torch.cuda.memory_allocated() == before
     assert all(device_of(store.get(name, "cpu")) == {"cpu"} for name in PARTS)
