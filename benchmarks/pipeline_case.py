@@ -29,9 +29,9 @@ from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.engine.options import FEW_STEPS
 from sam3d_nb.events import Event, ObjectDoneEvent, SparseStructureEvent
 from sam3d_nb.examples import load_example
+from sam3d_nb.model import graphs
 from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.model.graphs import StepGraphs
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.mesh_decoder import MeshDecoder
 from sam3d_nb.model.surface import mesh_from_features
@@ -83,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synchronize(device)
     row: Row = asdict(case) | {"steps": list(FEW_STEPS if case.few_step else options.steps)}
     row["load_s"] = time.perf_counter() - start
-    captures = count_captures()
+    captures, rooms = watch_captures()
     if case.scene:
         row |= scene(model, case, options)
     else:
         row |= timed(model, case, options)
         row |= cancelled(model, case, options)
-    row["captures"] = len(captures)
+    row |= {"captures": len(captures), "least_room_gib": min(rooms, default=None)}
     print(json.dumps(row))
     return 0
 
@@ -140,18 +140,28 @@ def set_cap(cap: float | None, device: torch.device) -> None:
     torch.cuda.set_per_process_memory_fraction(min(cap * GIB / total, 1) if cap else 1.0, device)
 
 
-def count_captures() -> list[None]:
-    """Return a list that gets an entry for every CUDA graph from here on."""
-    seen: list[None] = []
-    capture = StepGraphs._capture
+def watch_captures() -> tuple[list[None], list[float]]:
+    """Return lists that get an entry for every CUDA graph from here on, and one for the room.
 
-    def counted(self: StepGraphs, *arguments: Any) -> Any:
+    The room is what was free in GiB when a graph was to be captured.
+    """
+    seen: list[None] = []
+    rooms: list[float] = []
+    capture, room = graphs.StepGraphs._capture, graphs.room
+
+    def counted(self: graphs.StepGraphs, *arguments: Any) -> Any:
         captured = capture(self, *arguments)
         seen.append(None)
         return captured
 
-    StepGraphs._capture = counted  # type: ignore[method-assign]
-    return seen
+    def noted(device: torch.device) -> int:
+        found = room(device)
+        rooms.append(found / GIB)
+        return found
+
+    graphs.StepGraphs._capture = counted  # type: ignore[method-assign]
+    graphs.room = noted
+    return seen, rooms
 
 
 def timed(model: Injected, case: Case, options: argparse.Namespace) -> Row:

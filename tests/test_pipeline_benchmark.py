@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import pipeline_h100
 
+NARROW = "resident in 8 GiB"
 WORDS = ["--small", "--device", "cpu", "--dtype", "float32", "--runs", "1", "--steps", "2", "2"]
 
 
@@ -25,7 +26,8 @@ def test_the_script_times_cases_and_writes_a_report(
     weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "report.json"
-    words = [*WORDS, "--weights", weights, "--cases", "5 GiB, few", "scene", "--ready", "1"]
+    words = [*WORDS, "--weights", weights, "--ready", "1"]
+    words += ["--cases", "staged in 5 GiB, few steps", "scene of 10 objects"]
     words += ["--objects", "2", "--scenes", "1", "--output", str(path)]
     assert pipeline_h100.main(words) == 0
     report = json.loads(path.read_text())
@@ -49,7 +51,7 @@ def test_a_case_that_fails_is_a_row_that_says_why(
 ) -> None:
     shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
     os.truncate(tmp_path / "sam-3d-objects" / "moge.safetensors", 1000)
-    assert pipeline_h100.main([*WORDS, "--weights", str(tmp_path), "--cases", "8 GiB"]) == 1
+    assert pipeline_h100.main([*WORDS, "--weights", str(tmp_path), "--cases", NARROW]) == 1
     told = capsys.readouterr().out
-    assert "resident in 8 GiB: sam3d_nb.errors.WeightsError: " in told
+    assert f"{NARROW}: sam3d_nb.errors.WeightsError: " in told
     assert "moge.safetensors" in told
