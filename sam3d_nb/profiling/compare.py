@@ -11,6 +11,7 @@ import pandas as pd
 from sam3d_nb.errors import InputError
 from sam3d_nb.evaluation.report import mean_interval
 from sam3d_nb.profiling.record import Row
+from sam3d_nb.profiling.style import LEFT
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         styled = self.table.style.format("{:.3f}").format_index(escape="html")
-        return styled.set_caption(str(self)).to_html()
+        return styled.set_table_styles(LEFT).set_caption(str(self)).to_html()
 
 
 def compare(this: Sequence[Row], other: Sequence[Row]) -> Comparison:

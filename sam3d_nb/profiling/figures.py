@@ -63,6 +63,7 @@ def plot_objects(rows: Sequence[Row], title: str) -> Figure:
         fontsize=8,
     )
     axes.set_yticks(range(len(good)), [row.label for row in good], fontsize=8)
+    axes.set_ylim(-0.7, len(good) - 0.3)
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds; dots are runs, strokes their mean")
     return figure

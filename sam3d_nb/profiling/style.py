@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 BAR = "#9ecae1"
 ALARM = "color: #b2182b"
 AVERAGE, ERROR, MEAN = "elapsed_time_average", "error", "mean"
-LEFT = [{"selector": "th.row_heading, caption", "props": "text-align: left"}]
+LEFT = [
+    {"selector": "th.row_heading", "props": "text-align: left"},
+    {"selector": "caption", "props": "text-align: left; white-space: nowrap"},
+]
 
 
 def style_times(table: pd.DataFrame, caption: str) -> Styler:
