@@ -6,7 +6,7 @@ through gaps of up to three nodes is inside. Everything is batched over triangle
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,9 @@ from torch import Tensor
 from training.data.furniture import read
 from training.data.objects import HALF, Objects, from_fields, merge, nodes
 
-BAND = 2.5
+BAND = 2.0
 """Nodes up to this many steps from a triangle get its exact distance."""
-PIECE = 4.0
+PIECE = 3.0
 """Longest side, in steps, of the pieces that triangles are cut to."""
 CLOSE = 1.5
 """Gaps of up to twice this many steps are closed when insides are sought."""
@@ -106,7 +106,7 @@ def pieces(corners: Tensor, longest: float) -> tuple[Tensor, Tensor]:
 def unsigned(corners: Tensor, model: Tensor, count: int, grid: int) -> Tensor:
     """Return the distance (count, G, G, G) to the nearest piece within BAND; elsewhere large."""
     step = 2 * HALF / (grid - 1)
-    side = int(PIECE + 2 * BAND) + 2
+    side = int(PIECE + 2 * BAND) + 1
     device = corners.device
     out = torch.full((count * grid**3,), 1e3, device=device)
     k = torch.arange(side, device=device)
@@ -114,34 +114,45 @@ def unsigned(corners: Tensor, model: Tensor, count: int, grid: int) -> Tensor:
     room = 2**24 if device.type == "cuda" else 2**20
     for part, owner in zip(*(x.split(room // side**3) for x in (corners, model)), strict=True):
         first = ((part.amin(1) + HALF) / step - BAND).ceil().long()  # (t, 3)
-        index = first[:, None] + offset  # (t, K^3, 3)
-        value = triangle_distance(index.float() * step - HALF, part)
-        inside = ((index >= 0) & (index < grid)).all(-1)
-        x, y, z = index.clamp(0, grid - 1).unbind(-1)
+        x, y, z = (first[:, None, i] + offset[:, i] for i in range(3))  # (t, K^3)
+        value = triangle_distance([c.float() * step - HALF for c in (x, y, z)], part)
+        low, high = x.minimum(y).minimum(z), x.maximum(y).maximum(z)
         flat = ((owner[:, None] * grid + z) * grid + y) * grid + x
-        value = torch.where(inside, value, 1e3)
+        within = (low >= 0) & (high < grid)
+        value = torch.where(within, value, 1e3)
+        flat = torch.where(within, flat, 0)
         out.scatter_reduce_(0, flat.view(-1), value.view(-1), "amin")
     return out.view(count, grid, grid, grid)
 
 
 def triangle_distance(
-    points: Tensor,  # (T, K, 3)
+    points: Tensor | Sequence[Tensor],  # (T, K, 3), or three coordinates (T, K)
     corners: Tensor,  # (T, 3, 3)
 ) -> Tensor:
     """Return the distance (T, K) of points to their triangle (after Inigo Quilez)."""
-    a, b, c = corners[:, None].unbind(2)  # (T, 1, 3)
-    normal = torch.linalg.cross(b - a, a - c)
-    within = torch.zeros_like(points[..., 0])
-    edge = torch.full_like(within, 1e6)
-    for p, q in ((a, b), (b, c), (c, a)):
-        way, at = q - p, points - p
-        within += (torch.linalg.cross(way, normal) * at).sum(-1).sign()
-        t = ((at * way).sum(-1) / way.square().sum(-1).clamp_min(1e-12)).clamp(0, 1)
-        edge = torch.minimum(edge, (at - way * t[..., None]).square().sum(-1))
-    size = normal.square().sum(-1)
-    plane = (normal * (points - a)).sum(-1).square() / size.clamp_min(1e-20)
-    flat = (within.abs() >= 1.5) & (size > 1e-16)
-    return torch.where(flat, plane, edge).sqrt()
+    at = points.unbind(-1) if isinstance(points, Tensor) else points
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 0] - corners[:, 2])
+    size = normal.square().sum(-1, keepdim=True)  # (T, 1)
+    sides = torch.zeros_like(at[0])
+    edge = torch.full_like(sides, 1e6)
+    for i in range(3):
+        p, way = corners[:, i], corners[:, (i + 1) % 3] - corners[:, i]
+        x = [c - o[:, None] for c, o in zip(at, p.unbind(1), strict=True)]
+        sides += _dot(x, torch.linalg.cross(way, normal)).sign_()
+        t = _dot(x, way / way.square().sum(-1, keepdim=True).clamp_min(1e-12)).clamp_(0, 1)
+        x = [c.addcmul_(t, w[:, None], value=-1) for c, w in zip(x, way.unbind(1), strict=True)]
+        square = x[0].square_().addcmul_(x[1], x[1]).addcmul_(x[2], x[2])
+        edge = torch.minimum(edge, square)
+    unit = normal / size.clamp_min(1e-20).sqrt()
+    plane = (_dot(at, unit) - (unit * corners[:, 0]).sum(-1, keepdim=True)).square_()
+    within = (sides.abs_() >= 1.5) & (size > 1e-16)
+    return torch.where(within, plane, edge).sqrt_()
+
+
+def _dot(x: Sequence[Tensor], y: Tensor) -> Tensor:
+    """Return x · y: three coordinates (T, K), vectors (T, 3)."""
+    a, b, c = y[:, :, None].unbind(1)  # (T, 1)
+    return (x[0] * a).addcmul_(x[1], b).addcmul_(x[2], c)
 
 
 def _far(corners: Tensor, model: Tensor, count: int, grid: int) -> Tensor:
