@@ -9,7 +9,9 @@ usage() {
 bash setup_a.sh          install into .venv, nothing else
 bash setup_a.sh demo     install, then reconstruct the sample object
 bash setup_a.sh lab      install, then open JupyterLab on notebooks/
-bash setup_a.sh test     install with the test tools, then run every check and test
+bash setup_a.sh test     install with the test tools, then run every check and test; those in a
+                         browser need Chromium (Debian, Ubuntu: sudo apt-get install chromium) or
+                         Google Chrome, and are skipped without
 
 Needs Python 3.11 or newer; SAM3D_PYTHON=/path/to/python chooses one.
 A second run installs again only what changed.

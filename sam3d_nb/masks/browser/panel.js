@@ -18,6 +18,8 @@ const HELP = [
 /** Make an element; attributes that start with "on" are listeners. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  // JupyterLab leaves keys alone only where the focused element itself says so.
+  if (["button", "canvas", "input", "summary"].includes(tag)) element.dataset.lmSuppressShortcuts = "true";
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
@@ -40,7 +42,7 @@ class Panel {
     this.stage = new Stage(model, this.canvas);
     const [W, H] = model.get("_size");
     this.canvas.setAttribute("aria-label", `Photo, ${W} by ${H} pixels; arrow keys move a cursor, Enter clicks`);
-    this.root = make("div", { class: "s3-picker", role: "group", "aria-label": "Mask picker", "data-lm-suppress-shortcuts": "true" });
+    this.root = make("div", { class: "s3-picker", role: "group", "aria-label": "Mask picker" });
     this.status = make("div", { class: "s3-status", role: "status", "aria-live": "polite" });
     this.spoken = make("div", { class: "s3-hidden", "aria-live": "assertive" });
     this.counter = make("output", { class: "s3-counter", "aria-label": "pixels in the active mask" });
@@ -77,7 +79,7 @@ class Panel {
       group("Steps", this.undo, this.redo, this.button("Clear", "Empty the active object", "c", () => this.send("clear"))),
       group("Zoom", this.button("−", "Zoom out", "-", () => this.zoom(0.8)), this.zoomed,
         this.button("+", "Zoom in", "+", () => this.zoom(1.25)), this.button("Fit", "Show the whole photo", "f", () => this.zoom(0))),
-      group("Looks", this.size, this.opacity));
+      group("Looks", this.opacity, this.size));
     const more = [];
     if (can.segment) more.push(this.button("Suggest", "Look for objects to choose among", "", () => this.send("suggest")));
     if (can.save) more.push(this.button("Save", "Save photo and masks as an example", "", () => this.send("save")));

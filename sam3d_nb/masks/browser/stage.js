@@ -118,7 +118,7 @@ class Stage {
     c.setTransform(dense, 0, 0, dense, 0, 0);
     const object = this.objects[this.active];
     if (object) this.paintPrompt(c, object);
-    this.objects.forEach((o, i) => o.place && this.paintNumber(c, o, i));
+    this.paintNumbers(c);
     this.paintPointer(c);
   }
 
@@ -175,9 +175,20 @@ class Stage {
     }
   }
 
-  paintNumber(c, object, number) {
-    const [u, v] = object.place;
-    const [x, y] = [u * this.scale + this.x, v * this.scale + this.y];
+  /** Write each object's number on it, the active one's first, none over another. */
+  paintNumbers(c) {
+    const taken = [];
+    const order = this.objects.map((_, i) => i).filter((i) => this.objects[i].place);
+    for (const i of order.sort((a, b) => (b === this.active) - (a === this.active))) {
+      const [u, v] = this.objects[i].place;
+      const at = [u * this.scale + this.x, v * this.scale + this.y];
+      while (taken.some(([x, y]) => Math.abs(x - at[0]) < 26 && Math.abs(y - at[1]) < 24)) at[0] += 26;
+      taken.push(at);
+      this.paintNumber(c, this.objects[i], i, at);
+    }
+  }
+
+  paintNumber(c, object, number, [x, y]) {
     const active = number === this.active;
     c.font = `${active ? "bold " : ""}13px sans-serif`;
     Object.assign(c, { textAlign: "center", textBaseline: "middle", lineWidth: active ? 3 : 2 });
