@@ -59,8 +59,11 @@ class Model(ABC):
     synchronize: Callable[[], None] | None = None
 
     @abstractmethod
-    def run(self, request: Request) -> Run:
-        """Yield events while working; return the mesh (object frame) and its pose."""
+    def run(self, request: Request, **options: Any) -> Run:
+        """Yield events while working; return the mesh (object frame) and its pose.
+
+        options: what `deciding` and `shared` name.
+        """
 
     def reconstruct(
         self,
@@ -92,14 +95,18 @@ class Model(ABC):
         pointmap: np.ndarray | None = None,
         intrinsics: np.ndarray | None = None,
         seed: int = 0,
+        **options: Any,
     ) -> Generator[Event, None, Object3D]:
         """Return the events of `reconstruct` one by one; the last one holds the result.
 
-        The work is done while the caller asks for the next event. `close()` ends it and frees its
-        memory. Raises what `reconstruct` does, bad input at once.
+        options: what else `reconstruct` of this model takes. The work is done while the caller asks
+        for the next event. `close()` ends it and frees its memory. Raises what `reconstruct` does,
+        bad input at once.
         """
+        shared = self.shared()
+        self.deciding(**{name: value for name, value in options.items() if name not in shared})
         request = resolve_request(image, mask, pointmap, intrinsics, seed)
-        return self.report(request, self.run(request))
+        return self.report(request, self.run(request, **options))
 
     def reconstruct_scene(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Silhouette(Model):
     name = "silhouette"
     version = "1"
 
-    def run(self, request: Request) -> Run:
+    def run(self, request: Request, **options: Any) -> Run:
         """Yield events while working; return the mesh (object frame) and its pose."""
         yield DepthEvent(fraction=0.0)
         axes = _facing_axes(request.mask, request.intrinsics)

@@ -47,6 +47,11 @@ def example(pointmap: np.ndarray | None = None) -> Example:
     return Example(Path("ball"), photo(), {7: disc()}, pointmap=pointmap, info=info)
 
 
+def test_options_that_a_model_does_not_have_are_told_at_once() -> None:
+    with pytest.raises(InputError, match="silhouette takes no options, but got steps"):
+        load_model("silhouette").stream(photo(), disc(), steps=(1, 1))
+
+
 def test_events_come_in_order_and_are_timed() -> None:
     seen: list[Event] = []
     result = load_model("silhouette").reconstruct(photo(), disc(), on_event=seen.append)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator
 from dataclasses import fields
 from typing import Any
 
@@ -15,14 +14,14 @@ from sam3d_nb.engine.memory import is_out_of_memory, out_of_memory
 from sam3d_nb.engine.options import DECODED, Options
 from sam3d_nb.engine.stages import Stages
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import Event, LayoutEvent, OnEvent
+from sam3d_nb.events import LayoutEvent, OnEvent
 from sam3d_nb.examples import Example
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.preprocess import image_tensor
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, Reconstruction, Run, finish
 from sam3d_nb.refine import about, refine_pose
-from sam3d_nb.request import Request, resolve_request
+from sam3d_nb.request import Request
 from sam3d_nb.weights.store import ModuleStore
 
 NAME = "sam-3d-objects"
@@ -102,34 +101,12 @@ class Sam3dObjects(Stages, Model):
         )
         return finish(events, on_event)
 
-    def stream(
-        self,
-        image: np.ndarray | Example,
-        mask: np.ndarray | int,
-        *,
-        pointmap: np.ndarray | None = None,
-        intrinsics: np.ndarray | None = None,
-        seed: int = 0,
-        steps: tuple[int, int] | None = None,
-        few_step: bool = False,
-        formats: tuple[str, ...] = DECODED,
-        refine_layout: bool = False,
-        cache: SceneCache | None = None,
-    ) -> Generator[Event, None, Object3D]:
-        """Return the events of `reconstruct` one by one; the last one holds the result.
+    def run(self, request: Request, *, cache: SceneCache | None = None, **options: Any) -> Run:
+        """Yield events while working; return mesh, gaussians and pose. options: see `Options`."""
+        return self._told(self._stages(request, Options(**options), cache or SceneCache()))
 
-        Closing the stream ends the work and frees its memory. Raises what `reconstruct` does, bad
-        input at once.
-        """
-        options = Options(steps, few_step, formats, refine_layout)
-        request = resolve_request(image, mask, pointmap, intrinsics, seed)
-        return self.report(request, self.run(request, options, cache))
-
-    def run(
-        self, request: Request, options: Options | None = None, cache: SceneCache | None = None
-    ) -> Run:
-        """Yield events while working; return mesh, gaussians and pose."""
-        stages = self._stages(request, options or Options(), cache or SceneCache())
+    def _told(self, stages: Run) -> Run:
+        """Pass on what `stages` does; where memory runs out, free it and say so."""
         try:
             return (yield from stages)
         except Exception as error:
