@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sam3d_nb.examples import list_examples as list_examples
     from sam3d_nb.examples import load_example as load_example
     from sam3d_nb.masks.picker import MaskPicker as MaskPicker
+    from sam3d_nb.masks.segmenter import Prompt as Prompt
+    from sam3d_nb.masks.segmenter import load_segmenter as load_segmenter
     from sam3d_nb.mesh.finish import finish as finish
     from sam3d_nb.object3d import Object3D as Object3D
     from sam3d_nb.profiling.benchmark import benchmark as benchmark
@@ -35,6 +37,7 @@ _MODULES = {
     "MaskPicker": "masks.picker",
     "Object3D": "object3d",
     "Progress": "progress",
+    "Prompt": "masks.segmenter",
     "Sam3dError": "errors",
     "Scene": "scene",
     "benchmark": "profiling.benchmark",
@@ -46,6 +49,7 @@ _MODULES = {
     "list_examples": "examples",
     "load_example": "examples",
     "load_model": "zoo",
+    "load_segmenter": "masks.segmenter",
     "reconstruct_to_folder": "runs",
     "refine_layout": "refine.object",
     "render": "view.render",

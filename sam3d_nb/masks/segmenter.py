@@ -92,6 +92,10 @@ class Segmenter(ABC):
         or a prompt that is not what is needed, or which this segmenter does not understand.
         """
 
+    def prepare(self, image: np.ndarray) -> None:
+        """Do now what depends on the photo alone and the first prompt would wait for."""
+        check_photo(image)
+
     @abstractmethod
     def everything(self, image: np.ndarray, pointmap: np.ndarray | None = None) -> list[Segment]:
         """Return the objects of the photo, those with the highest scores first.
@@ -118,7 +122,12 @@ class SegmenterSpec:
     missing: Callable[[], str] = _always_ready
 
 
-SEGMENTERS: dict[str, SegmenterSpec] = {}
+SEGMENTERS: dict[str, SegmenterSpec] = {
+    "embedded": SegmenterSpec(
+        "colors and edges, by points, boxes and scribbles; no weights, any machine",
+        "sam3d_nb.masks.embedded:load_embedded",
+    ),
+}
 """All segmenters by name."""
 
 
