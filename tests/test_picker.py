@@ -44,6 +44,8 @@ class Disks(Segmenter):
         return [Segment(mask, 0.9)] if mask.any() else []
 
     def everything(self, image: np.ndarray, pointmap: np.ndarray | None = None) -> list[Segment]:
+        if pointmap is not None:
+            return [Segment(np.isfinite(pointmap[..., 0]), 0.5, "all that is near")]
         return [Segment(disk(20, 20, 5), 0.9, "ball"), Segment(disk(60, 40, 9), 0.8)]
 
 
@@ -243,6 +245,12 @@ def test_suggestions_follow_the_given_masks(
     assert picker._view["objects"][0]["choice"] is None
     with pytest.raises(InputError, match="no object was found"):
         picker.suggest("nothing")
+
+
+def test_the_point_map_helps_to_suggest() -> None:
+    picker = MaskPicker("leather_armchair", {}, Disks())
+    gesture(picker, "suggest")
+    assert [choice["name"] for choice in picker._choices] == ["all that is near"]
 
 
 def test_a_segmenter_that_breaks_is_told(image: np.ndarray) -> None:

@@ -44,8 +44,8 @@ class MaskPicker(anywidget.AnyWidget):
 
     tool: one of select, point, avoid (a point beside the object), box, brush, eraser, move.
     opacity: of the colors, 0 to 1. brush: radius in pixels of the photo. session: what the
-    gestures do, to be called from Python too. Raises InputError for a photo or a mask that is not
-    what is needed.
+    gestures do; call `refresh` after using it from Python. Raises InputError for a photo or a mask
+    that is not what is needed.
     """
 
     _esm = "\n".join((FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in PARTS)
@@ -75,7 +75,9 @@ class MaskPicker(anywidget.AnyWidget):
         if masks is None:
             masks = {} if self.example is None else self.example.masks
         shape = (self.image.shape[0], self.image.shape[1])
-        self.session = Session(self.image, read_candidates(masks, shape, names), _lazily(segmenter))
+        pointmap = None if self.example is None else self.example.pointmap
+        candidates = read_candidates(masks, shape, names)
+        self.session = Session(self.image, candidates, _lazily(segmenter), pointmap)
         self._scaled = scaled(self.image)
         self._drawn: dict[Target | Candidate, dict[str, Any]] = {}
         super().__init__(

@@ -24,7 +24,8 @@ class Session:
     """The objects that are being picked on one photo; every method is what one gesture does.
 
     image: (H, W, 3) uint8. candidates: masks to choose among. segmenter: makes or returns the
-    segmenter when it is first needed, None without one. Each method returns a sentence that says
+    segmenter when it is first needed, None without one. pointmap: (H, W, 3) of the photo, which
+    helps some segmenters to find everything. Each method returns a sentence that says
     what happened, and raises InputError, with nothing changed, where it cannot be done.
     """
 
@@ -33,8 +34,10 @@ class Session:
         image: np.ndarray,
         candidates: Sequence[Candidate] = (),
         segmenter: Callable[[], Segmenter] | None = None,
+        pointmap: np.ndarray | None = None,
     ) -> None:
         self.image = image
+        self.pointmap = pointmap
         self.shape = (image.shape[0], image.shape[1])
         self.candidates = tuple(candidates)
         self.given = len(self.candidates)
@@ -184,7 +187,7 @@ class Session:
         if text.strip():
             found = segmenter.masks(self.image, Prompt(text=text))
         else:
-            found = segmenter.everything(self.image)
+            found = segmenter.everything(self.image, self.pointmap)
         if not found:
             raise InputError("no object was found in the photo; use points, a box or the brush")
         suggested = read_candidates(found, self.shape)

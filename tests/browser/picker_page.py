@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from lab import Notebook
+from PIL import Image
 from playwright.sync_api import expect
 
 from sam3d_nb.examples import Example, load_example
@@ -49,6 +51,19 @@ class PickerPage:
             self.page.mouse.move(*self.at(*place), steps=8)
         return self.answered(self.page.mouse.up)
 
+    def pixels(self) -> np.ndarray:
+        """Return what the canvas shows, (h, w, 3) as float."""
+        picture = Image.open(BytesIO(self.canvas.screenshot())).convert("RGB")
+        return np.asarray(picture).astype(np.float32)
+
+    def swatches(self) -> list[np.ndarray]:
+        """Return the pattern of each object in the list, true where it is dark."""
+        script = """(canvases) => canvases.map((canvas) => [...canvas.getContext('2d')
+            .getImageData(2, 2, canvas.width - 4, canvas.height - 4).data])"""
+        found = self.root.locator(".s3-objects canvas").evaluate_all(script)
+        colors = [np.array(values).reshape(-1, 4)[:, :3].max(-1) for values in found]
+        return [values < 0.6 * values.max() for values in colors]
+
     def choose(self, tool: str) -> None:
         """Press the button of a tool."""
         button = self.root.get_by_role("button", name=tool, exact=True)
@@ -72,11 +87,17 @@ class PickerPage:
     def answered(self, action: Callable[[], Any]) -> float:
         """Do something and wait until what Python answered is on the screen."""
         before = self.root.get_attribute("data-done")
+        self.root.evaluate("(picker) => { delete picker.dataset.preview; }")
         action()
         self.page.wait_for_function(
             "(before) => document.querySelector('.s3-picker').dataset.done !== before", arg=before
         )
         return float(self.root.get_attribute("data-milliseconds") or "nan")
+
+    @property
+    def preview(self) -> float:
+        """Milliseconds from the last gesture until something of it was on the screen."""
+        return float(self.root.get_attribute("data-preview") or "nan")
 
     def saved(self, folder: str) -> Example:
         """Let Python save what it holds, and return it."""

@@ -39,9 +39,12 @@ class Picker extends Panel {
 
   send(gesture, values = {}) {
     const id = this.next++;
-    this.waiting.set(id, performance.now());
+    const sent = performance.now();
+    this.waiting.set(id, sent);
     this.root.setAttribute("aria-busy", "true");
+    this.stage.drawn.push(() => { this.root.dataset.preview = (performance.now() - sent).toFixed(1); });
     this.model.send({ id, do: gesture, with: values });
+    if (gesture === "take") this.stage.foresee(values.candidate, values.new);
   }
 
   choose(tool) {

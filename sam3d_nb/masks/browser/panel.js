@@ -125,7 +125,9 @@ class Panel {
     const view = this.model.get("_view");
     const { stage, root } = this;
     if (!view.objects) return;
-    Object.assign(stage, { objects: view.objects, active: view.active });
+    // A mask that was taken is the same as among the choices, where it may be drawn already.
+    const objects = view.objects.map((o) => (o.choice === null ? o : { ...o, runs: stage.choices[o.choice].runs }));
+    Object.assign(stage, { objects, active: view.active });
     const sent = this.waiting.get(view.done);
     this.waiting.delete(view.done);
     if (!this.waiting.size && !stage.drag?.stroke) stage.live = null;
@@ -141,11 +143,10 @@ class Panel {
     this.redo.disabled = !view.redo;
     this.showObjects(view);
     this.aim();
-    stage.ondrawn = () => {
-      stage.ondrawn = null;
+    stage.drawn.push(() => {
       if (sent) root.dataset.milliseconds = (performance.now() - sent).toFixed(1);
       if (sent || !root.dataset.done) root.dataset.done = (Number(root.dataset.done) || 0) + 1;
-    };
+    });
     stage.draw();
   }
 

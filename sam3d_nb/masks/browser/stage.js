@@ -13,6 +13,7 @@ class Stage {
     this.size = Math.max(1, Math.round(Math.max(this.w, this.h) / 800)); // of lines, scaled pixels
     Object.assign(this, { zoom: 1, x: 0, y: 0, photo: null, choices: [], objects: [], active: 0 });
     Object.assign(this, { hover: null, drag: null, cursor: null, pointer: null, live: null, label: "" });
+    this.drawn = []; // to be called after the next frame
     this.cache = new WeakMap(); // bytes of runs -> what was made of them
     const blob = new Blob([model.get("_photo")], { type: "image/jpeg" });
     createImageBitmap(blob).then((photo) => { this.photo = photo; this.draw(); });
@@ -72,6 +73,18 @@ class Stage {
       .sort((a, b) => this.choices[a].pixels - this.choices[b].pixels);
   }
 
+  /** Show at once what Python will answer when a choice is taken. */
+  foresee(candidate, isNew) {
+    const owner = this.objects.findIndex((object) => object.choice === candidate);
+    const object = this.objects[this.active];
+    if (owner >= 0) this.active = owner;
+    else if (!isNew || !object.pixels) {
+      const taken = { ...object, ...this.choices[candidate], choice: candidate, points: [], box: null };
+      this.objects = this.objects.map((each, i) => (i === this.active ? taken : each));
+    }
+    this.draw();
+  }
+
   /** Begin to paint at once on a copy of the active mask, until Python answers. */
   startLive() {
     if (this.live) return;
@@ -102,7 +115,7 @@ class Stage {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
       if (this.width) this.paint();
-      this.ondrawn?.();
+      for (const tell of this.drawn.splice(0)) tell();
     });
   }
 
