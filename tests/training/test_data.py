@@ -250,7 +250,7 @@ def test_open_sheets_are_thin_and_closed_meshes_are_full() -> None:
     closed = box[np.array(faces)]
     colors = np.full((12, 3), 200, np.uint8)
     sdf, color = voxelize([closed, closed[:10]], [colors, colors[:10]], 32, 16, "cpu")
-    thick = 0.6 * 1.1 / 31
+    thick = 0.72 * 1.1 / 31
     q = grid_points(32).abs() - 0.5 + thick
     expected = q.clamp_min(0).norm(dim=-1) + q.amax(-1).clamp_max(0) - thick
     inside = expected < -0.08
@@ -259,6 +259,23 @@ def test_open_sheets_are_thin_and_closed_meshes_are_full() -> None:
     outer = (expected > 0) & (expected < 0.05)
     assert (sdf[0, 0][outer] - expected[outer]).abs().max() < 0.002
     assert (color == 200).all()
+
+
+def test_distances_far_from_each_mesh_are_its_own() -> None:
+    rng = np.random.default_rng(3)
+    meshes = [rng.normal(size=(n, 3, 3)) * (1, k, 1) for n, k in ((6, 1.0), (9, 0.1), (3, 3.0))]
+    colors = [np.full((len(m), 3), 50 * i, np.uint8) for i, m in enumerate(meshes)]
+    sdf, color = voxelize(meshes, colors, 32, 8, "cpu")
+    thick = 0.72 * 1.1 / 31
+    for i, mesh in enumerate(meshes):
+        low, high = mesh.min((0, 1)), mesh.max((0, 1))
+        placed = (mesh - (low + high) / 2) * ((1 - 2 * thick) / (high - low).max())
+        points = grid_points(32).view(1, -1, 3).expand(len(mesh), -1, -1)
+        exact = triangle_distance(points, torch.from_numpy(placed).float()).amin(0).view(32, 32, 32)
+        field = sdf[i, 0].float()
+        error = (field - (exact - thick))[field > 0]
+        assert error.abs().max() < 0.6 * 1.1 / 15  # a step of the coarse grid used far away
+        assert (color[i] == 50 * i).all()
 
 
 def test_small_gaps_do_not_let_the_outside_in() -> None:

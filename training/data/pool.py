@@ -184,14 +184,14 @@ def build_pool(
 ) -> Pool:
     """Render `count` samples of random objects; the same seed and device give the same pool.
 
-    batch: scenes at once; the default needs some 6 GB at 112 pixels on a GPU. objects_in_turn:
+    batch: scenes at once; the default needs some 12 GB at 112 pixels on a GPU. objects_in_turn:
     every object once before any comes twice (of good samples), instead of by chance.
     """
     device = torch.device(objects.device if device is None else device)
     if objects.device.type != device.type:
         objects = objects.to(device)
     if batch is None:
-        batch = max(1, (128 if device.type == "cuda" else 8) * 112**2 // size**2)
+        batch = max(1, (256 if device.type == "cuda" else 8) * 112**2 // size**2)
     r = Random(torch.Generator(device).manual_seed(seed))
     noise = Noise(device)
     parts: list[Pool] = []

@@ -97,7 +97,7 @@ class Renderer:
         slot = self.atlas.slots[b, k]
         inverse = self.inverse[b, k]
         local = (inverse @ points[b, ray, :, None])[..., 0] + self.origin[b, k]
-        color = self.atlas.albedo(slot, local).T  # (P, 3)
+        color = self.atlas.albedo(slot, local)
         color = recolor(self.look.tint[b, k], self.look.wave[b, k], local, color)
         strength, frequency, place = self.look.grain[b, k].unbind(-1)
         u = (local[:, 0] + 0.37 * local[:, 2]) * frequency + place

@@ -6,8 +6,6 @@ wins. Rays are in the camera frame with z = 1, so that their parameter is the de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,12 +24,10 @@ class Atlas:
         shape = ids.shape  # (B, K)
         self.count = ids.numel()
         self.size = objects.sdf.shape[-1]
-        self.colors = objects.color.shape[-1]
         self.step = objects.step
         flat = ids.reshape(-1)
         self.sdf = objects.sdf[flat, 0].float().view(1, 1, -1, self.size, self.size)
-        self.color_source, self.flat = objects.color, flat
-        self.color: Tensor | None = None
+        self.color, self.ids = objects.color, flat
         self.slots = torch.arange(self.count, device=ids.device).view(shape)
 
     def distance(self, slot: Tensor, points: Tensor) -> Tensor:
@@ -41,16 +37,11 @@ class Atlas:
         return self._read(self.sdf, self.size, slot, inside)[0] + beyond
 
     def albedo(self, slot: Tensor, points: Tensor) -> Tensor:
-        """Return sRGB (3, P) in [0, 1]."""
-        if self.color is None:
-            color = self.color_source[self.flat].transpose(0, 1)  # (3, BK, C, C, C)
-            self.color = color.reshape(1, 3, -1, self.colors, self.colors).half()
-        size = self.colors
+        """Return sRGB (P, 3) in [0, 1] at the nearest nodes, which keeps colors apart."""
+        size = self.color.shape[-1]
         at = (points.clamp(-HALF, HALF) / (2 * HALF) + 0.5) * (size - 1)
-        index = (at + 0.5).long()  # the nearest node keeps colors apart
-        x, y, z = index.unbind(-1)
-        flat = ((slot * size + z) * size + y) * size + x
-        return self.color.view(3, -1)[:, flat].float() / 255
+        x, y, z = (at + 0.5).long().unbind(-1)
+        return self.color[self.ids[slot], :, z, y, x].float() / 255
 
     def _read(self, volume: Tensor, size: int, slot: Tensor, points: Tensor) -> Tensor:
         """Trilinear values (C, P) at points (P, 3) inside of the cubes slot (P,)."""
@@ -61,18 +52,6 @@ class Atlas:
             volume, grid.view(1, 1, 1, -1, 3), align_corners=True, padding_mode="border"
         )
         return value[0, :, 0, 0]
-
-
-@dataclass
-class Hits:
-    """What rays meet. R rays a scene, K objects; tensors (B, K, R) unless said."""
-
-    depth: Tensor  # (B, K, R), inf for a miss
-
-    @property
-    def first(self) -> tuple[Tensor, Tensor]:
-        """Return depth (B, R) and object (B, R) of the nearest hit; inf and 0 for none."""
-        return self.depth.min(1)
 
 
 def meet_cubes(
