@@ -66,6 +66,11 @@ class Gaussians:
     def __len__(self) -> int:
         return len(self.centers)
 
+    @property
+    def axes(self) -> np.ndarray:
+        """The gaussians' axes as columns, as long as their deviations, (K, 3, 3) float64."""
+        return _rotation(self.rotations).as_matrix() * self.scales[:, None]
+
     def placed(self, pose: Pose) -> Gaussians:
         """Return the gaussians that `pose` carries into another frame: an object's into the camera.
 
@@ -76,8 +81,7 @@ class Gaussians:
             turned = _rotation(np.array([pose.rotation])) * _rotation(self.rotations)
             return self._moved(centers, self.scales * pose.scale[0], turned)
         linear = rotation_matrix(pose.rotation) * pose.scale  # (3, 3)
-        axes = linear @ _rotation(self.rotations).as_matrix() * self.scales[:, None]  # (K, 3, 3)
-        directions, scales, _ = np.linalg.svd(axes)
+        directions, scales, _ = np.linalg.svd(linear @ self.axes)
         directions[np.linalg.det(directions) < 0, :, 2] *= -1
         return self._moved(centers, scales, Rotation.from_matrix(directions))
 

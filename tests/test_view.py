@@ -303,7 +303,7 @@ def test_several_items_stand_side_by_side_in_the_photos_frame() -> None:
 
 
 def test_a_large_mesh_is_shown_by_a_copy_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam3d_nb.view.show.BUDGET", 2000)
+    monkeypatch.setattr("sam3d_nb.view.subject.TRIANGLES", 2000)
     view = show(mesh(icosphere(4, 0.5)), size=64)
     (geometry,) = find(view, "BufferGeometry")
     drawn = len(geometry.attributes["index"].array) // 3
@@ -330,6 +330,39 @@ def test_a_thinned_mesh_keeps_place_and_colors() -> None:
     assert outward.mean() > 0.99
     sheet = thinned(textured(np.full((4, 4, 3), 188, dtype=np.uint8)), 1)
     assert len(sheet.faces) <= 1
+
+
+def test_a_thinned_mesh_keeps_its_texture_and_the_pieces_of_it() -> None:
+    """Two halves whose places in the texture lie far apart: none in between comes up."""
+    vertices, faces = icosphere(5, 0.5)
+    left = vertices[faces].mean(1)[:, 0] < 0
+    halves = [faces[left], faces[~left] + len(vertices)]
+    uv = np.concatenate([0.2 * vertices[:, :2] + 0.2, 0.2 * vertices[:, :2] + 0.8])
+    texture = np.zeros((8, 8, 3), dtype=np.uint8)
+    whole = Mesh(np.concatenate([vertices] * 2), np.concatenate(halves), uv=uv, texture=texture)
+    small = thinned(whole, 3000)
+    assert 1000 < len(small.faces) <= 3000
+    assert small.texture is texture
+    assert small.uv is not None
+    first = small.uv.mean(1) < 0.5
+    expected = np.where(first[:, None], 0.2, 0.8) + 0.2 * small.vertices[:, :2]
+    np.testing.assert_allclose(small.uv, expected, atol=0.01)
+    sides = first[small.faces]
+    assert (sides.all(1) | ~sides.any(1)).all(), "no triangle spans both pieces"
+    seam = np.unique(small.vertices[first], axis=0), np.unique(small.vertices[~first], axis=0)
+    both = len(seam[0]) + len(seam[1]) - len(np.unique(np.concatenate(seam), axis=0))
+    assert both > 20, "the halves still touch"
+
+
+def test_viewers_side_by_side_share_what_a_notebook_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sam3d_nb.view.subject.TRIANGLES", 3000)
+    large, small = mesh(icosphere(5, 0.5)), mesh(icosphere(3, 0.5))
+    view = show(large, small, size=32)
+    drawn = [len(g.attributes["index"].array) // 3 for g in find(view, "BufferGeometry")]
+    assert sum(drawn) <= 3000
+    assert drawn[0] > 4 * drawn[1] > 0
 
 
 # Masks and sheets

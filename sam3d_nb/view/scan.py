@@ -43,12 +43,12 @@ def scan(
 
     plane = _depth_plane(fixed, corners[keep, :, 3] / corners[keep, :, 2])  # (T, 3)
     fixed = torch.where((area < 0)[:, None, None], fixed.flip(1), fixed)  # all turn one way
-    for triangle, offset in _expand(high[:, 1] - low[:, 1] + 1, piece):
+    for triangle, offset in expand(high[:, 1] - low[:, 1] + 1, piece):
         row = low[triangle, 1] + offset
         first, last = _span(fixed[triangle], row, low[triangle, 0], high[triangle, 0])
         filled = (last >= first).nonzero()[:, 0]
         triangle, row, first, last = (x[filled] for x in (triangle, row, first, last))
-        for span, step in _expand(last - first + 1, piece):
+        for span, step in expand(last - first + 1, piece):
             owner, u, v = triangle[span], first[span] + step, row[span]
             a, b, c = plane[owner].unbind(1)
             yield parent[owner], v * width + u, a * (u + 0.5) + b * (v + 0.5) + c
@@ -135,7 +135,7 @@ def _span(
     return first, last
 
 
-def _expand(counts: Tensor, piece: int) -> Iterator[tuple[Tensor, Tensor]]:
+def expand(counts: Tensor, piece: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (owner, offset), (N,) each: every owner i repeated counts[i] times, counted from 0.
 
     N is at most `piece` plus the largest count.

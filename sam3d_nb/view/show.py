@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets
 import numpy as np
@@ -18,12 +17,19 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.scene import Scene
-from sam3d_nb.view.render import render
-from sam3d_nb.view.thin import thinned
-from sam3d_nb.view.world import Frame, Item, ball, photo_direction, upright
+from sam3d_nb.splats import Gaussians
+from sam3d_nb.view.subject import Splats, Subject, Surfaces
+from sam3d_nb.view.world import (
+    Frame,
+    Item,
+    ball,
+    ball_of_gaussians,
+    photo_direction,
+    upright,
+    upright_gaussians,
+)
 
-BUDGET = 300_000
-"""Triangles a viewer gets at most; a larger mesh is shown by a coarser copy."""
+Kind = Literal["mesh", "gaussians"]
 HELP = "drag to turn, scroll to zoom, right-drag to move"
 
 
@@ -48,60 +54,28 @@ class View(ipywidgets.Box):
         }
 
 
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """One thing to look at: meshes in a Y-up world, seen from azimuth and elevation in degrees."""
-
-    title: str
-    meshes: list[Mesh]
-    azimuth: float
-    elevation: float
-
-    @cached_property
-    def coarse(self) -> list[Mesh]:
-        """The meshes with no more triangles than a viewer can take."""
-        share = BUDGET / max(self.count, 1)
-        return [thinned(mesh, int(share * len(mesh.faces))) for mesh in self.meshes]
-
-    @property
-    def count(self) -> int:
-        """Number of triangles."""
-        return sum(len(mesh.faces) for mesh in self.meshes)
-
-    @property
-    def drawn(self) -> str:
-        """How many triangles there are and, where they are fewer, how many the viewer shows."""
-        shown = sum(len(mesh.faces) for mesh in self.coarse)
-        copy = f", the viewer shows a copy of {shown:,}" if shown < self.count else ""
-        return f"{self.count:,} triangles{copy}"
-
-    @property
-    def text(self) -> str:
-        """What the picture shows, in words."""
-        boxes = [mesh.bounds for mesh in self.meshes if len(mesh.faces)]
-        low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
-        width, height, depth = high - low
-        size = f"{width:.2f} wide, {height:.2f} high, {depth:.2f} deep"
-        return f"{self.title}: {self.count:,} triangles, {size}"
-
-
 def show(
-    *items: Item | Sequence[Item],
+    *items: Item | Gaussians | Sequence[Item | Gaussians],
     size: int = 380,
     azimuth: float = 30.0,
     elevation: float = 15.0,
     frame: Frame | None = None,
     titles: Sequence[str] | None = None,
+    kind: Kind | None = None,
 ) -> View:
     """Show objects in a notebook: a viewer to turn with the mouse, and beside it a picture.
 
-    items: each an object, a mesh, a scene, or a list of them that is shown together. A single
-    object stands in its own frame, a scene in its world. Several items, such as `show(obj, truth)`,
-    stand side by side as the photo's camera has them, and turn together; azimuth 0, elevation 0 is
-    then, and for a scene, the direction of the photo. frame: what the vertices of plain meshes
-    mean, "object" or "camera"; see `upright`. size: pixels a side. titles: one an item, instead of
-    the objects' names. More than 300,000 triangles are shown by a coarser copy, and the line below
-    says so.
+    items: each an object, a mesh, gaussians, a scene, or a list of them that is shown together. A
+    single object stands in its own frame, a scene in its world. Several items, such as
+    `show(obj, truth)`, stand side by side as the photo's camera has them, and turn together;
+    azimuth 0, elevation 0 is then, and for a scene, the direction of the photo. frame: what plain
+    meshes and gaussians stand in, "object" or "camera"; see `upright`. size: pixels a side.
+    titles: one an item, instead of the objects' names. kind: "mesh" or "gaussians", what to show
+    of objects and scenes that have both; by default the mesh where there is one.
+
+    More than 100,000 triangles, or 60,000 gaussians, in all viewers together are shown by a coarser
+    copy, so that notebooks stay small, and the line below says so. Pictures of meshes show them
+    whole.
 
     Raises InputError where there is nothing to show, or another number of titles than of items.
     """
@@ -110,13 +84,17 @@ def show(
     if titles is not None and len(titles) != len(items):
         raise InputError(f"{len(items)} items need as many titles but got {len(titles)}")
     together = len(items) > 1
-    subjects = [_subject(item, together, azimuth, elevation, frame) for item in items]
+    if kind not in (None, "mesh", "gaussians"):
+        raise InputError(f"a kind is 'mesh' or 'gaussians' but got {kind!r}")
+    subjects = _shared(
+        [_subject(item, together, azimuth, elevation, frame, kind) for item in items]
+    )
     if together:
         around, above = subjects[0].azimuth, subjects[0].elevation
         subjects = [replace(s, azimuth=around, elevation=above) for s in subjects]
     if titles is not None:
         subjects = [replace(s, title=t) for s, t in zip(subjects, titles, strict=True)]
-    stills = [render(s.meshes, s.azimuth, s.elevation, size, frame="object") for s in subjects]
+    stills = [subject.still(size) for subject in subjects]
     viewers = _viewers(subjects, size)
     panels = [
         _panel(*parts, size, narrow=together)
@@ -127,36 +105,67 @@ def show(
 
 
 def _subject(
-    item: Item | Sequence[Item],
+    item: Any,
     together: bool,
     azimuth: float,
     elevation: float,
     frame: Frame | None,
-) -> _Subject:
+    kind: Kind | None,
+) -> Subject:
     """Bring one item into its world and find the direction to look from."""
-    alone = isinstance(item, Object3D | Mesh)
-    scene = [item] if isinstance(item, Object3D | Mesh) and together else item
-    meshes = upright(scene, frame)
+    alone = isinstance(item, Object3D | Mesh | Gaussians)
+    scene = [item] if alone and together else item
+    if (kind or _best_kind(item)) == "gaussians":
+        gaussians = upright_gaussians(scene, frame)
+        center = ball_of_gaussians(gaussians)[0]
+    else:
+        gaussians, meshes = None, upright(scene, frame)
+        center = ball(meshes)[0]
     if (together or not alone or frame == "camera") and frame != "object":
         eye = item.world.translation if isinstance(item, Scene) else (0.0, 0.0, 0.0)
-        around, above = photo_direction(ball(meshes)[0], eye)
+        around, above = photo_direction(center, eye)
         azimuth, elevation = azimuth + around, float(np.clip(elevation + above, -85, 85))
-    return _Subject(_title(item), meshes, azimuth, elevation)
+    if gaussians is not None:
+        return Splats(_title(item), azimuth, elevation, 1.0, gaussians)
+    return Surfaces(_title(item), azimuth, elevation, 1.0, meshes)
 
 
-def _viewers(subjects: Sequence[_Subject], size: int) -> list[ipywidgets.Widget]:
-    """Return the interactive parts; the one place that knows which library draws them."""
-    from sam3d_nb.view.three import build_viewer, link_viewers
-
-    viewers = [
-        build_viewer(s.coarse, *ball(s.meshes), s.azimuth, s.elevation, size) for s in subjects
+def _best_kind(item: Any) -> Kind:
+    """Return what to show where nothing is said: gaussians only where no mesh is."""
+    if isinstance(item, Scene):
+        item = list(item)
+    parts = item if isinstance(item, Sequence) and not isinstance(item, str) else [item]
+    splats = [isinstance(i, Gaussians) or getattr(i, "gaussians", None) is not None for i in parts]
+    surfaces = [
+        len(mesh.faces) > 0
+        for mesh in (i if isinstance(i, Mesh) else getattr(i, "mesh", None) for i in parts)
+        if mesh is not None
     ]
+    return "gaussians" if any(splats) and not any(surfaces) else "mesh"
+
+
+def _shared(subjects: Sequence[Subject]) -> list[Subject]:
+    """Give each subject its share of what viewers can take, by what it has."""
+    result: list[Subject] = list(subjects)
+    for kind in (Surfaces, Splats):
+        counts = [s.count if isinstance(s, kind) else 0 for s in subjects]
+        for place, count in enumerate(counts):
+            if count:
+                result[place] = replace(result[place], share=count / sum(counts))
+    return result
+
+
+def _viewers(subjects: Sequence[Subject], size: int) -> list[ipywidgets.Widget]:
+    """Return the interactive parts, which turn together."""
+    from sam3d_nb.view.three import link_viewers
+
+    viewers = [subject.viewer(size) for subject in subjects]
     link_viewers(viewers)
     return viewers
 
 
 def _panel(
-    subject: _Subject, viewer: ipywidgets.Widget, still: np.ndarray, size: int, *, narrow: bool
+    subject: Subject, viewer: ipywidgets.Widget, still: np.ndarray, size: int, *, narrow: bool
 ) -> ipywidgets.Widget:
     """Return title, viewer, picture (beside it, or below where it is narrow) and a line of text."""
     picture = base64.b64encode(_png(still)).decode()
@@ -177,9 +186,11 @@ def _panel(
     return ipywidgets.VBox([title, pair, note])
 
 
-def _title(item: Item | Sequence[Item]) -> str:
+def _title(item: Any) -> str:
     if isinstance(item, Mesh):
         return "mesh"
+    if isinstance(item, Gaussians):
+        return "gaussians"
     if isinstance(item, Object3D):
         return item.name
     if isinstance(item, Scene):

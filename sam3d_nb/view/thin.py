@@ -1,39 +1,85 @@
-"""Fewer triangles for the screen: a coarser copy of a mesh by clustering its vertices."""
+"""Less for the screen: a coarser copy of a mesh by clustering, fewer and larger gaussians."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.formats import vertex_colors
+from sam3d_nb.splats import Gaussians
+
+FAINTEST = 0.02
+"""Gaussians of less opacity are left out first."""
 
 
 def thinned(mesh: Mesh, budget: int) -> Mesh:
     """Return `mesh` with at most `budget` triangles, for looking at it and for nothing else.
 
-    The mesh itself where it is small enough. Otherwise vertices in one cell of a grid become one
-    at their mean (Rossignac and Borrel 1993), and a texture becomes vertex colors.
+    The mesh itself where it is small enough. Otherwise vertices in one cell of a grid move to
+    their mean (Rossignac and Borrel 1993). Those of one piece of the surface become one, with the
+    mean of their colors and of their places in the texture: the pieces of a texture stay apart.
     """
     if len(mesh.faces) <= budget:
         return mesh
-    colors = vertex_colors(mesh)
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(normals, axis=1).sum() / 2
-    cell = float(np.sqrt(2 * area / budget))  # a flat grid of such cells has `budget` triangles
+    cell = float(np.sqrt(2 * area / max(budget, 1)))  # a flat grid of such cells has `budget`
     while True:
         owner = _cells(mesh.vertices, cell)
         faces = owner[mesh.faces]
-        distinct = (faces != np.roll(faces, 1, axis=1)).all(1)
-        faces = faces[distinct]
-        order = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)[1]
+        distinct = np.flatnonzero((faces != np.roll(faces, 1, axis=1)).all(1))
+        order = np.unique(np.sort(faces[distinct], axis=1), axis=0, return_index=True)[1]
         if len(order) <= budget:
-            return Mesh(
-                _means(mesh.vertices, owner),
-                faces[np.sort(order)],
-                None if colors is None else _means(colors, owner),
-            )
+            return _merged(mesh, owner, mesh.faces[distinct[np.sort(order)]])
         cell *= 1.1
+
+
+def thinned_gaussians(gaussians: Gaussians, budget: int) -> Gaussians:
+    """Return at most `budget` of the gaussians, for looking at them and for nothing else.
+
+    All where they are few enough. Otherwise as many of those that can be seen at all, drawn with a
+    fixed seed, and so much wider that they cover the same area.
+    """
+    if len(gaussians) <= budget:
+        return gaussians
+    visible = np.flatnonzero(gaussians.opacities >= FAINTEST)
+    kept = np.sort(np.random.default_rng(0).permutation(visible)[:budget])
+    chosen = {field.name: getattr(gaussians, field.name)[kept] for field in fields(Gaussians)}
+    wider = np.sqrt(len(visible) / max(len(kept), 1))
+    return Gaussians(**(chosen | {"scales": chosen["scales"] * np.float32(wider)}))
+
+
+def _merged(mesh: Mesh, owner: np.ndarray, faces: np.ndarray) -> Mesh:
+    """Return `faces` (F, 3) of the mesh with the vertices of one cell and piece made one.
+
+    owner: the cell of each vertex (V,).
+    """
+    v = len(mesh.vertices)
+    pieces = np.zeros(v, dtype=np.int64)
+    if mesh.uv is not None:
+        a, b, c = mesh.faces.T
+        edges = np.concatenate([a, b]), np.concatenate([b, c])
+        links = coo_array((np.ones(len(edges[0]), dtype=bool), edges), shape=(v, v))
+        pieces = connected_components(links.tocsr(), directed=False)[1].astype(np.int64)
+    key = owner * (pieces.max(initial=0) + 1) + pieces
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    used, compact = np.unique(group[faces], return_inverse=True)
+
+    def mean(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else _means(values, group)[used]
+
+    return Mesh(
+        _means(mesh.vertices, owner)[owner[first[used]]],
+        compact.reshape(-1, 3),
+        mean(mesh.colors),
+        mean(mesh.uv),
+        mesh.texture,
+    )
 
 
 def _cells(vertices: np.ndarray, cell: float) -> np.ndarray:

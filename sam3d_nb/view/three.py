@@ -26,18 +26,18 @@ LARGEST_TEXTURE = 2048
 
 
 def build_viewer(
-    meshes: Sequence[Mesh],
+    parts: Sequence[three.Object3D],
     center: np.ndarray,
     radius: float,
     azimuth: float,
     elevation: float,
     size: int,
 ) -> three.Renderer:
-    """Return a widget that shows `meshes` (Y-up) from the same place as `render` does."""
+    """Return a widget that shows `parts` (Y-up) from the same place as `render` does."""
     camera = _camera(azimuth, elevation)
     shift = -np.asarray(center, dtype=np.float64) / radius
     centered = three.Group(
-        children=[_drawn(mesh) for mesh in meshes if len(mesh.faces)],
+        children=list(parts),
         position=tuple(shift.tolist()),
         scale=(1 / radius, 1 / radius, 1 / radius),
     )
@@ -87,7 +87,7 @@ def _camera(azimuth: float, elevation: float) -> three.PerspectiveCamera:
     )
 
 
-def _drawn(mesh: Mesh) -> three.Mesh:
+def drawn_mesh(mesh: Mesh) -> three.Mesh:
     """Return the mesh with its texture, its vertex colors, or grey."""
     split, normals = with_normals(mesh)
     attributes = {
