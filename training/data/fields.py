@@ -6,7 +6,9 @@ through gaps of up to three nodes is inside. Everything is batched over triangle
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from training.data.furniture import read
-from training.data.objects import HALF, Objects, from_fields, merge, nodes
+from training.data.objects import HALF, Objects, from_fields, merge
 
 BAND = 2.0
 """Nodes up to this many steps from a triangle get its exact distance."""
@@ -157,16 +159,21 @@ def _dot(x: Sequence[Tensor], y: Tensor) -> Tensor:
 
 
 def _far(distance: Tensor, step: float) -> Tensor:
-    """Return distances (n, G, G, G) beyond the band, somewhat too small, from those inside it.
+    """Return distances (n, G, G, G) good to about half a step, also beyond the band.
 
-    An exact Euclidean distance transform at half the resolution, to the nearest node in the band.
+    A Euclidean distance transform, one axis after the other: the least d² + |p - q|² over all
+    nodes q that are less than a step from the surface.
     """
-    coarse = -F.max_pool3d(-distance[:, None], 2, ceil_mode=True)[:, 0]  # (n, H, H, H), nearest
-    empty = (coarse >= BAND * step).cpu().numpy()
-    far = np.stack([ndimage.distance_transform_edt(part) for part in empty]).astype(np.float32)
-    far = (torch.from_numpy(far).to(distance.device) - 1).clamp_min(0) * 2 * step
-    size = distance.shape[1:]
-    return F.interpolate(far[:, None], size, mode="trilinear")[:, 0]
+    square = torch.where(distance < step, distance.square(), 1e3)
+    size = distance.shape[-1]
+    x = torch.arange(size, device=distance.device, dtype=distance.dtype) * step
+    apart = (x[:, None] - x).square()  # (G, G)
+    room = 2**26 if distance.is_cuda else 2**22
+    for _ in range(3):  # the last axis, which then goes first
+        rows = square.reshape(-1, size)
+        done = [(p[:, None] + apart).amin(-1) for p in rows.split(max(1, room // size**2))]
+        square = torch.cat(done).view_as(square).permute(0, 3, 1, 2).contiguous()
+    return square.sqrt()
 
 
 def outside(distance: Tensor, step: float) -> Tensor:
@@ -175,7 +182,8 @@ def outside(distance: Tensor, step: float) -> Tensor:
     Walls are first thick, so that small gaps are closed, then what lies before them is given back.
     """
     free = (distance > CLOSE * step).cpu().numpy()
-    reached = np.stack([_reached(part) for part in free])
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reached = np.stack(list(threads.map(_reached, free)))
     reached = torch.from_numpy(reached).to(distance.device)
     thin = distance > 0.5 * step
     for _ in range(3):
