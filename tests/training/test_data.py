@@ -275,7 +275,7 @@ def test_distances_far_from_each_mesh_are_its_own() -> None:
         field = sdf[i, 0].float()
         error = (field - (exact - thick))[field > 0]
         assert error.abs().max() < 1.1 / 31
-        assert (color[i] == 50 * i).all()
+        assert (color[i].int() - 50 * i).abs().max() <= 1
 
 
 def test_small_gaps_do_not_let_the_outside_in() -> None:

@@ -226,7 +226,7 @@ def splat(corners: Tensor, model: Tensor, paint: Tensor, count: int, size: int) 
 def filled(weighted: Tensor) -> Tensor:
     """Return means (n, 3, S, S, S) of sums and weights (n, 4, ...), holes from coarser levels."""
     mean = weighted[:, :3] / weighted[:, 3:].clamp_min(1e-12)
-    if weighted.shape[-1] <= 2:
+    if weighted.shape[-1] == 1:
         return mean
     coarse = filled(F.avg_pool3d(weighted, 2, ceil_mode=True))
     coarse = F.interpolate(coarse, weighted.shape[2:], mode="trilinear", align_corners=False)
