@@ -104,12 +104,13 @@ def running_lab(home: Path) -> Iterator[Lab]:
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
             break
         try:
-            urllib.request.urlopen(f"{url}/api/status", timeout=5).close()
+            direct.open(f"{url}/api/status", timeout=5).close()
             return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)

@@ -10,9 +10,10 @@ const TOOLS = [
   ["move", "Move", "h", "Drag the photo; the wheel zooms"],
 ];
 const HELP = [
-  ["V P M R B E H", "tools"], ["Z / Y", "undo / redo"], ["C", "clear"], ["N", "new object"],
-  ["0–9", "choose object"], ["[ ]", "brush size"], ["+ −", "zoom"], ["F", "fit"],
-  ["arrows, Enter", "move and click without a mouse"], ["Esc", "stop"],
+  ["V", "select"], ["P", "point on"], ["M", "point beside"], ["R", "box"], ["B", "brush"], ["E", "eraser"],
+  ["H", "move"], ["[ ]", "brush size"], ["+ −", "zoom"], ["F", "fit"], ["Z", "undo"], ["Y", "redo"], ["C", "clear"],
+  ["N", "new object"], ["0–9", "choose object"], ["Delete", "remove object"], ["Esc", "stop"],
+  ["arrows, Enter", "move and click without a mouse"],
 ];
 
 /** Make an element; attributes that start with "on" are listeners. */
@@ -78,12 +79,12 @@ class Panel {
       group("Tools", ...this.tools.values()),
       group("Steps", this.undo, this.redo, this.button("Clear", "Empty the active object", "c", () => this.send("clear"))),
       group("Zoom", this.button("−", "Zoom out", "-", () => this.zoom(0.8)), this.zoomed,
-        this.button("+", "Zoom in", "+", () => this.zoom(1.25)), this.button("Fit", "Show the whole photo", "f", () => this.zoom(0))),
-      group("Looks", this.opacity, this.size));
+        this.button("+", "Zoom in", "+", () => this.zoom(1.25)), this.button("Fit", "Show the whole photo", "f", () => this.zoom(0))));
     const more = [];
     if (can.segment) more.push(this.button("Suggest", "Look for objects to choose among", "", () => this.send("suggest")));
     if (can.save) more.push(this.button("Save", "Save photo and masks as an example", "", () => this.send("save")));
     if (more.length) bar.append(group("Whole photo", ...more));
+    bar.append(group("Looks", this.opacity, this.size));
     return bar;
   }
 
