@@ -178,6 +178,25 @@ def test_nothing_is_kept_after_a_whole_run(
     assert not [ref for ref in seen if ref() is not None]
 
 
+def test_a_run_leaves_nothing_to_the_garbage_collector(store: StandInStore) -> None:
+    """It comes too late for what fills a card."""
+
+    def tensors() -> int:
+        return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+
+    model = Sam3dObjects(store, accelerate=True)
+    gc.collect()
+    gc.disable()
+    try:
+        made = model.reconstruct(photo(), disc(), **QUICK)
+        left = tensors()
+        gc.collect()
+        assert left == tensors()
+    finally:
+        gc.enable()
+    assert made
+
+
 # Failing
 
 

@@ -4,6 +4,7 @@ Features of N voxels are plain tensors (N, C) in the row order of the grid. A ta
 first use and then shared by all layers and steps.
 """
 
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -152,7 +153,7 @@ class Grid:
         double = self.coords * self.coords.new_tensor([1, 2, 2, 2])
         coords = (double[:, None] + octants).view(-1, 4)  # (8 N, 4)
         grid = _SubdividedGrid._derived(coords, self.resolution * 2)
-        grid._parent = self
+        grid._parent = weakref.ref(self)
         return grid
 
     @cached_property
@@ -266,14 +267,20 @@ class Grid:
 
 
 class _SubdividedGrid(Grid):
-    """A grid whose neighbor table follows from the parents' table without any search."""
+    """A grid whose neighbor table follows from the parents' table, while there is one.
 
-    _parent: Grid
+    It holds its parent weakly: a ring of both would keep their tables until garbage is collected.
+    """
+
+    _parent: weakref.ref[Grid]
 
     @cached_property
     def neighbors(self) -> Tensor:
+        parent = self._parent()
+        if parent is None:
+            return super().neighbors
         tap, octant = _child_taps(self.device)
-        table = self._parent.neighbors.index_select(1, tap)  # (N, 8 * 27) rows of parents
+        table = parent.neighbors.index_select(1, tap)  # (N, 8 * 27) rows of parents
         table.mul_(8).add_(octant).clamp_(max=len(self))  # N * 8 and more: no voxel there
         return table.view(len(self), 27)
 

@@ -1,5 +1,8 @@
 """Sparse voxels: validation, and every table against a plain loop."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from coordinates import voxels
@@ -47,6 +50,26 @@ def test_neighbors_of_subdivided_grids() -> None:
         searched = Grid(grid.coords, grid.resolution)
         assert torch.equal(grid.neighbors, searched.neighbors)
     assert torch.equal(grid.neighbors.long(), plain_neighbors(grid.coords))
+
+
+def test_neighbors_of_a_subdivided_grid_without_its_parent() -> None:
+    grid = Grid(voxels(60, 8), 8)
+    expected = grid.subdivided.subdivided.neighbors
+    alone = Grid(grid.coords, 8).subdivided.subdivided  # the grids before it are gone
+    assert torch.equal(alone.neighbors, expected)
+
+
+def test_tables_go_with_the_grid() -> None:
+    """On a card they are hundreds of megabytes, too many to wait for the garbage collector."""
+    grid = Grid(voxels(60, 8), 8)
+    held = [grid.subdivided.subdivided.neighbors, grid.parents.index, grid.doubled.parent_taps]
+    seen = [weakref.ref(table) for table in held]
+    gc.disable()
+    try:
+        del grid, held
+        assert [ref() for ref in seen] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_doubled_grid_is_two_items() -> None:
