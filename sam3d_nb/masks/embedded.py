@@ -207,8 +207,3 @@ def _segments(
         if mask.any():
             result.append(Segment(mask, score))
     return result
-
-
-def load_embedded(device: str) -> Embedded:
-    """Return the embedded segmenter; it runs on the CPU, whatever the device."""
-    return Embedded()

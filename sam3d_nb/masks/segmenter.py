@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,28 +105,64 @@ class Segmenter(ABC):
         """
 
 
+def _embedded(device: str) -> Segmenter:
+    from sam3d_nb.masks.embedded import Embedded
+
+    return Embedded()  # on the CPU, whatever the device
+
+
+def _sam2(name: str, device: str) -> Segmenter:
+    from sam3d_nb.masks.sam2 import load_sam2
+
+    return load_sam2(choose_device(device), name)
+
+
+def _sam3(device: str) -> Segmenter:
+    from sam3d_nb.masks.sam3 import load_sam3
+
+    return load_sam3(choose_device(device))
+
+
 def _always_ready() -> str:
     return ""
+
+
+def _weights_missing(name: str) -> str:
+    from sam3d_nb.masks.sam_weights import weights_missing
+
+    return weights_missing(name)
 
 
 @dataclass(frozen=True)
 class SegmenterSpec:
     """One segmenter of the list.
 
-    make: the function that makes it, `module:name`, which takes a device. missing: what to do
-    before it can be made, as a sentence; empty where it is ready.
+    build: makes it on a device. missing: what to do before it can be made, as a sentence; empty
+    where it is ready. words: whether it is asked by words instead of points and boxes.
     """
 
     description: str
-    make: str
+    build: Callable[[str], Segmenter]
     missing: Callable[[], str] = _always_ready
+    words: bool = False
+
+
+def _sam2_spec(name: str, size: str) -> SegmenterSpec:
+    text = f"SAM 2.1, {size} network, open weights; points, boxes, scribbles"
+    return SegmenterSpec(text, partial(_sam2, name), partial(_weights_missing, name))
 
 
 SEGMENTERS: dict[str, SegmenterSpec] = {
     "embedded": SegmenterSpec(
-        "colors and edges, by points, boxes and scribbles; no weights, any machine",
-        "sam3d_nb.masks.embedded:load_embedded",
+        "colors and edges, by points, boxes and scribbles; no weights, any machine", _embedded
     ),
+    "sam3": SegmenterSpec(
+        "SAM 3 by words, gated weights", _sam3, partial(_weights_missing, "sam3"), words=True
+    ),
+    "sam2": _sam2_spec("sam2", "small"),
+    "sam2-tiny": _sam2_spec("sam2-tiny", "tiny"),
+    "sam2-base": _sam2_spec("sam2-base", "base-plus"),
+    "sam2-large": _sam2_spec("sam2-large", "large"),
 }
 """All segmenters by name."""
 
@@ -142,8 +178,7 @@ def load_segmenter(name: str = "embedded", device: str = "auto") -> Segmenter:
         choose_device(device)
     if name not in SEGMENTERS:
         raise InputError(f"there is no segmenter {name!r}; choose from {', '.join(SEGMENTERS)}")
-    module, _, function = SEGMENTERS[name].make.partition(":")
-    return getattr(import_module(module), function)(device)
+    return SEGMENTERS[name].build(device)
 
 
 def check_photo(image: np.ndarray) -> None:

@@ -43,6 +43,8 @@ def add_weights_command(subparsers: Any, parents: Sequence[argparse.ArgumentPars
 
     download = add("download", _download, "download and convert; run again to resume")
     download.add_argument("--sam3", action="store_true", help="get facebook/sam3 too, for masks")
+    text = "get a segmenter for masks and nothing else: sam3, sam2, sam2-tiny, -base or -large"
+    download.add_argument("--segmenter", metavar="NAME", help=text)
     text = "keep the published files after the conversion (12 GB)"
     _dashed(download, "keep_download", action="store_true", help=text)
 
@@ -98,6 +100,11 @@ def _status(options: argparse.Namespace) -> int:
 def _download(options: argparse.Namespace) -> None:
     from sam3d_nb.weights.download import download
 
+    if options.segmenter:
+        from sam3d_nb.masks.sam_weights import download_segmenter
+
+        download_segmenter(options.segmenter, options.folder, say=print)
+        return
     with _progress() as on_progress:
         download(
             options.folder,

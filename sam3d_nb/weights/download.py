@@ -90,7 +90,7 @@ def download(
                 say(f"Converting to {chosen}")
                 convert_download(root, dtype=chosen, accept=accept, on_progress=on_progress)
             else:
-                _adopt(name, plans[name][0], root)
+                adopt(name, plans[name][0], root)
             if not keep_download:
                 remove_download(root, name)
             say(f"{name} is ready: {model_status(name, root).found}")
@@ -157,7 +157,7 @@ def convert_download(
     return convert(files, root, dtype=dtype, accept=accept, kind=kind, on_progress=on_progress)
 
 
-def _adopt(name: str, plan: Plan, root: Path) -> None:
+def adopt(name: str, plan: Plan, root: Path) -> None:
     """Give downloaded files that need no conversion their place and a manifest."""
     target = root / name
     for file in plan.files:

@@ -1,0 +1,93 @@
+"""Weights of SAM 2 and SAM 3: where they lie, and getting them from the hub when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sam3d_nb.errors import InputError, WeightsError
+from sam3d_nb.weights.folder import check_files, read_manifest, weights_folder
+from sam3d_nb.weights.hub import Hub
+
+REPOSITORIES = {
+    "sam3": "facebook/sam3",
+    "sam2": "facebook/sam2.1-hiera-small",
+    "sam2-tiny": "facebook/sam2.1-hiera-tiny",
+    "sam2-base": "facebook/sam2.1-hiera-base-plus",
+    "sam2-large": "facebook/sam2.1-hiera-large",
+}
+GATED = ("sam3",)
+INSTALL = "the package transformers is missing; run: pip install 'sam3d_nb[sam]'"
+
+
+def weights_missing(name: str, folder: str | Path | None = None) -> str:
+    """Return what to do before the segmenter `name` can be loaded, empty where it is ready.
+
+    Takes milliseconds, uses no network, imports neither torch nor transformers.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("transformers") is None:
+        return INSTALL
+    place = weights_folder(folder) / name
+    command = f"sam3d-nb weights download --segmenter {name}"
+    if not place.is_dir():
+        terms = f"accept the terms at https://huggingface.co/{REPOSITORIES[name]}, then "
+        return f"{name} has no weights here; {terms if name in GATED else ''}run: {command}"
+    try:
+        check_files(place, read_manifest(place, name))
+    except WeightsError as error:
+        return f"{name} is damaged: {error}; delete {place}, then run: {command}"
+    return ""
+
+
+def weights_place(name: str, folder: str | Path | None = None) -> Path:
+    """Return the folder of the segmenter's weights; raises WeightsError where it is not ready."""
+    missing = weights_missing(name, folder)
+    if missing:
+        raise WeightsError(missing)
+    return weights_folder(folder) / name
+
+
+def download_segmenter(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    hub: Hub | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Get the weights of the segmenter `name` from the hub and return their folder.
+
+    A stopped download goes on where it was. say: told what happens. Raises InputError for an
+    unknown name, AccessError that tells which state of access it is, WeightsError for what else is
+    wrong.
+    """
+    from sam3d_nb.weights.download import adopt, locked
+    from sam3d_nb.weights.folder import free_bytes, remove_tree
+    from sam3d_nb.weights.plan import Plan, choose_sam3_files
+    from sam3d_nb.weights.status import download_folder, size_text
+    from sam3d_nb.weights.write import disk_errors
+
+    if name not in REPOSITORIES:
+        raise InputError(f"{name!r} has no weights; choose from {', '.join(REPOSITORIES)}")
+    root, repository = weights_folder(folder), REPOSITORIES[name]
+    if (root / name).is_dir() and not weights_missing(name, folder):
+        say(f"{name} is ready")
+        return root / name
+    with locked(root), disk_errors(root):
+        hub = hub or Hub()
+        hub.check_access(repository)
+        listing = hub.list_files(repository)
+        plan = Plan(listing, choose_sam3_files(listing), download_folder(root, repository))
+        coming, free = plan.missing_bytes(), free_bytes(root)
+        say(f"Downloading {repository}: {size_text(coming)}; {size_text(free)} are free in {root}")
+        if coming > free:
+            raise WeightsError(
+                f"the disk is too small: {size_text(coming)} to download, {size_text(free)} free "
+                f"in {root}; make room, or choose another folder with --folder"
+            )
+        plan.fetch(hub)
+        adopt(name, plan, root)
+        remove_tree(plan.folder)
+    say(f"{name} is ready")
+    return root / name
