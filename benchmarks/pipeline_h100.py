@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure_all(options: argparse.Namespace, folder: Path) -> int:
     """Run every case on the weights in `folder`, which are written if they are not there."""
-    told = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
+    told = {name: v for name, v in vars(options).items() if not isinstance(v, Path)}
     report: Row = {"machine": machine(torch.device(options.device)), "options": told}
     report |= write_weights(options, folder)
     if options.only_write:
