@@ -42,6 +42,14 @@ def test_every_mask_of_every_folder_but_not_of_those_with_an_underscore(tmp_path
     assert [item.mask for item in chosen] == [0, 0, 1]
 
 
+def test_a_few_masks_of_every_photo(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a", masks=3)
+    write_photo(tmp_path / "b")
+    assert [item.name for item in list_work(tmp_path, 2)] == ["0_a", "1_a", "0_b"]
+    with pytest.raises(InputError, match="masks_per_photo is a number from 1 on, but got 0"):
+        list_work(tmp_path, 0)
+
+
 def test_masks_are_listed_by_number_and_not_read(tmp_path: Path) -> None:
     folder = write_photo(tmp_path / "photo", masks=11)
     (folder / "3.png").write_bytes(b"damaged")

@@ -68,6 +68,7 @@ def benchmark(
     memory: str = "auto",
     use_pointmaps: bool = True,
     measure_scenes: bool = False,
+    masks_per_photo: int | None = None,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
     **options: Any,
@@ -78,12 +79,13 @@ def benchmark(
     `use_inference_cache` every run loads the model as well, as published. `wait`, `warmup`,
     `active`: see `Schedule`.
 
-    images_dir: see `list_work`. model: a name, a model that is loaded, or a function that loads
-    one; by default the best that is ready, on `device` under the plan `memory`. use_pointmaps:
-    give the model the point maps of the examples, else it has to estimate them. measure_scenes:
-    also time all objects of each photo as a scene. save_profile_summary: profile one more run of
-    every object with `torch.profiler`; needs an `output_dir`. options: what else `reconstruct` of
-    the model takes. on_progress: called with objects done, their total, and what comes next.
+    images_dir, masks_per_photo: see `list_work`. model: a name, a model that is loaded, or a
+    function that loads one; by default the best that is ready, on `device` under the plan
+    `memory`. use_pointmaps: give the model the point maps of the examples, else it has to estimate
+    them. measure_scenes: also time all objects of each photo as a scene. save_profile_summary:
+    profile one more run of every object with `torch.profiler`; needs an `output_dir`. options:
+    what else `reconstruct` of the model takes. on_progress: called with objects done, their total,
+    and what comes next.
 
     With `output_dir` every row is on disk as soon as it is known, and a run that was stopped goes
     on with the same arguments; objects that failed are tried again, `overwrite` measures all anew.
@@ -103,7 +105,7 @@ def benchmark(
     )
     if save_profile_summary and output_dir is None:
         raise OutputError("save_profile_summary needs an output_dir to write into")
-    items = list_work(images_dir)
+    items = list_work(images_dir, masks_per_photo)
     subject = Subject(model, keep=use_inference_cache, device=device, memory=memory)
     try:
         header = _header(subject, plan)
@@ -111,7 +113,7 @@ def benchmark(
             return _Run(subject, plan, header, None, on_progress).go(items)
         with BenchmarkFolder(output_dir, header, overwrite=overwrite) as folder:
             results = _Run(subject, plan, folder.header, folder, on_progress).go(items)
-            _save_ends(results, folder.path)
+            save_tables(results, folder.path)
             return results
     finally:
         subject.drop()
@@ -124,8 +126,8 @@ def _header(subject: Subject, plan: Plan) -> dict[str, Any]:
     return header | {"first_load_seconds": seconds}
 
 
-def _save_ends(results: Results, folder: Path) -> None:
-    """Write what only a complete benchmark tells."""
+def save_tables(results: Results, folder: Path) -> None:
+    """Write `by_stage.csv`, `summary.csv` and `scenes.csv`, each where there is something in it."""
     for name, table in (
         ("by_stage.csv", results.by_stage()),
         ("summary.csv", results.summary()),

@@ -31,6 +31,8 @@ def profile_options(
         option(parser, name, type=int, default=default, help=f"{text} (default: {default})")
     switch(parser, "measure_scenes", "also time all objects of each photo as a scene")
     switch(parser, "ignore_pointmaps", "let the model estimate depth where the example has it")
+    text = "time the first so many masks of each photo only (default: all)"
+    option(parser, "masks_per_photo", type=int, help=text)
     switch(parser, "overwrite", "measure all anew, in place of what is in the output folder")
     model_options(parser)
 
@@ -64,6 +66,7 @@ def run_profile(options: argparse.Namespace) -> int:
             memory=options.memory,
             use_pointmaps=not options.ignore_pointmaps,
             measure_scenes=options.measure_scenes,
+            masks_per_photo=options.masks_per_photo,
             overwrite=options.overwrite,
             on_progress=show,
         )

@@ -26,16 +26,18 @@ class Item:
         return f"{self.mask}_{self.image}"
 
 
-def list_work(images: Images = None) -> list[Item]:
+def list_work(images: Images = None, masks_per_photo: int | None = None) -> list[Item]:
     """Return one item for every mask of every photo, by folder and mask number.
 
     images: a folder of example folders, of which names that begin with `_` or `.` are left out; or
     an example, or several, each by its path or the name of one that comes with the package; None
-    means all of those.
+    means all of those. masks_per_photo: take only the first so many masks of each.
 
     Raises InputError where a path leads nowhere, two folders have the same name, or there is no
     mask at all.
     """
+    if masks_per_photo is not None and masks_per_photo < 1:
+        raise InputError(f"masks_per_photo is a number from 1 on, but got {masks_per_photo!r}")
     photos: dict[str, Path] = {}
     for given in _paths(images):
         photo = photo_path(given)
@@ -46,7 +48,9 @@ def list_work(images: Images = None) -> list[Item]:
                 "named after; rename one"
             )
     items = [
-        Item(photo, name, mask) for name, photo in photos.items() for mask in list_masks(photo)
+        Item(photo, name, mask)
+        for name, photo in photos.items()
+        for mask in list_masks(photo)[:masks_per_photo]
     ]
     if not items:
         raise InputError(

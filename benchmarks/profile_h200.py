@@ -1,0 +1,276 @@
+"""The published benchmark of the official network at full size, model kept and loaded anew.
+
+    python benchmarks/profile_h200.py --output_dir benchmarks/results/h200_profile
+    python benchmarks/profile_h200.py --small --device cpu --seconds 60 --output_dir /tmp/profile
+
+Weights are stand-ins, written to a folder and loaded from there. What they would make of a photo
+has no meaning, so after stage 1 the voxels of each object's true mesh are put in (those of
+`voxels.py` where it is unknown), and before extraction the signed distance of their shape. The
+work that they replace is done all the same. Photos are given without their point maps.
+
+The rows are those of `sam3d-nb profile`, in folders that it can go on in; `report.md` sums up. When
+`--seconds` are over no object is begun any more, and the report says how many were measured.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pipeline_case import Injected
+from pipeline_h100 import write_weights
+from stages import shape_distance
+from torch import Tensor
+from torch.nn import functional as F
+from voxels import timing_voxels
+
+from sam3d_nb.errors import InputError
+from sam3d_nb.evaluation.surface import sample_surface
+from sam3d_nb.examples import load_example
+from sam3d_nb.model.coords import Voxels
+from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.model.grid import Grid
+from sam3d_nb.model.mesh_decoder import MeshDecoder
+from sam3d_nb.pipeline import Model
+from sam3d_nb.profiling.benchmark import benchmark, save_tables
+from sam3d_nb.profiling.measure import measure_run
+from sam3d_nb.profiling.published import published
+from sam3d_nb.profiling.results import Results, load_results
+from sam3d_nb.profiling.subject import Subject
+from sam3d_nb.request import Request
+from sam3d_nb.weights.load import load_weights
+from sam3d_nb.work.items import Item, list_work
+
+POINTS = 400_000  # on a true mesh: no voxel of its surface is missed
+FIGURES = ("stages", "objects", "voxels", "memory")
+
+
+class TimeUp(Exception):
+    """The time that was given is over."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One benchmark. masks: of each photo, at most."""
+
+    name: str
+    keep: bool
+    masks: int | None
+
+
+class Shaped(Injected):
+    """The network with the voxels of the object that it is asked for."""
+
+    def run(self, request: Request, *arguments: Any, **options: Any) -> Any:
+        """Take the object's voxels from here on."""
+        self._mask = request.mask_sha256()
+        return super().run(request, *arguments, **options)
+
+    def find_voxels(self, logits: Tensor, generator: torch.Generator) -> Voxels:
+        """Find voxels as ever, then return those of the true mesh."""
+        self._coords = object_voxels(self._mask, logits.shape[-1]).to(self.device)
+        return super().find_voxels(logits, generator)
+
+    def extract(self, decoder: MeshDecoder, latent: Tensor, grid: Grid) -> Surface:
+        """Decode as ever, but with the signed distance of the object's own shape."""
+        if last.get("mask") != self._mask:
+            last.clear()  # one object's at a time: hundreds of megabytes at most
+            fine = Grid(grid.coords, grid.resolution).subdivided.subdivided
+            last.update(mask=self._mask, distance=shape_distance(fine))
+        self._distance = last["distance"]
+        return super().extract(decoder, latent, grid)
+
+
+last: dict[str, Any] = {}
+"""The signed distance of the latest object, made in its warm-up run, whoever loaded the model."""
+
+
+@cache
+def objects() -> dict[str, Item]:
+    """Return the sample objects by the hash of their masks."""
+    found = {}
+    for item in list_work():
+        example = load_example(item.path)
+        request = Request(example.image, example.mask(item.mask), None, np.eye(3), 0)
+        found[request.mask_sha256()] = item
+    return found
+
+
+@cache
+def object_voxels(mask_sha256: str, side: int) -> Tensor:
+    """Return the voxels (N, 4) of an object's true surface in a grid of `side`."""
+    item = objects().get(mask_sha256)
+    truth = None if item is None else load_example(item.path).true_mesh(item.mask)
+    if truth is None:
+        xyz = timing_voxels() * side // 64
+    else:
+        points = sample_surface(truth, POINTS, seed=0)
+        low, high = points.min(0), points.max(0)
+        inside = (points - (low + high) / 2) / (high - low).max() * 0.98 + 0.5
+        xyz = (inside * side).astype(int)
+    return F.pad(torch.as_tensor(np.unique(xyz, axis=0)), (1, 0)).int()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        weights = options.weights or Path(folder)
+        lines = [str(write_weights(options, weights)["weights"])]
+        objects()
+        lines.append(f"{time.perf_counter() - started:.1f} s to write the weights")
+        load = partial(load_shaped, weights, options.device)
+        lines += overhead(load, options)
+        cases = (
+            Case("kept", True, options.masks_kept),
+            Case("loaded_anew", False, options.masks_anew),
+        )
+        found = {}
+        for case in cases:
+            run_case(case, load, options, started)
+            found[case.name] = load_results(options.output_dir / case.name)
+            save_tables(found[case.name], options.output_dir / case.name)
+    lines.append(f"{time.perf_counter() - started:.1f} s in all")
+    text = report(found, lines, options.output_dir)
+    (options.output_dir / "report.md").write_text(text)
+    print(text)
+    return int(any(results.failures() or not results.rows for results in found.values()))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--images", nargs="+", help="only these samples, or other photos")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--weights", type=Path, help="folder to keep the stand-in weights in")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--seconds", type=float, default=150, help="no object is begun after them")
+    parser.add_argument("--steps", type=int, nargs=2, default=(25, 25), help="of both stages")
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--active", type=int, default=3)
+    parser.add_argument("--masks_kept", type=int, default=2, help="masks a photo, model kept")
+    parser.add_argument("--masks_anew", type=int, default=1, help="masks a photo, loaded anew")
+    parser.add_argument("--pairs", type=int, default=3, help="runs with and without the timer")
+    return parser.parse_args(arguments)
+
+
+def load_shaped(weights: Path, device: str) -> Model:
+    """Load the model from its files."""
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", place.index or 0)  # some functions want a number
+    dtype = torch.float32 if place.type == "cpu" else None
+    return Shaped(load_weights(weights, device=place, dtype=dtype), str(place), "resident")
+
+
+def run_case(
+    case: Case, load: Callable[[], Model], options: argparse.Namespace, started: float
+) -> None:
+    """Run one benchmark until it is done or the time is up."""
+    begun: list[float] = []
+
+    def watch(done: int, total: int, name: str) -> None:
+        now = time.perf_counter()
+        print(f"{now - started:5.1f} s  {case.name} {done}/{total} {name}", file=sys.stderr)
+        longest = max(np.diff([*begun, now]), default=0.0)
+        begun.append(now)
+        if done < total and now + longest - started > options.seconds:
+            raise TimeUp
+
+    try:
+        benchmark(
+            options.images,
+            options.output_dir / case.name,
+            load,
+            use_inference_cache=case.keep,
+            warmup=options.warmup,
+            active=options.active,
+            use_pointmaps=False,
+            measure_scenes=case.keep,
+            masks_per_photo=case.masks,
+            on_progress=watch,
+            steps=tuple(options.steps),
+        )
+    except TimeUp:
+        print(f"{case.name}: the time is up", file=sys.stderr)
+
+
+def overhead(load: Callable[[], Model], options: argparse.Namespace) -> list[str]:
+    """Say what the timer costs: runs with and without it in turn, one object."""
+    if not options.pairs:
+        return []
+    subject = Subject(load)
+    model, seconds = subject.get()
+    example = load_example((options.images or ["coffee"])[0])
+    steps = tuple(options.steps)
+
+    def work(model: Model, on_event: Any) -> Any:
+        return model.reconstruct(example, 0, steps=steps, on_event=on_event)  # type: ignore[call-arg]
+
+    first = measure_run(subject, work)
+    bare, timed, own = [], [], []
+    for _ in range(options.pairs):
+        subject.probe.synchronize()
+        start = time.perf_counter()
+        work(model, None)
+        subject.probe.synchronize()
+        bare.append(time.perf_counter() - start)
+        run = measure_run(subject, work)
+        timed.append(run.seconds)
+        own.append(run.overhead / run.seconds)
+    del model
+    subject.keep = False
+    subject.drop()
+    without, with_it = statistics.median(bare), statistics.median(timed)
+    return [
+        f"first load in the process {seconds:.2f} s, first object {first.seconds:.2f} s",
+        f"median of {options.pairs} runs of one object: {without:.3f} s without the timer, "
+        f"{with_it:.3f} s with it ({with_it / without - 1:+.1%}); the timer's own processor time "
+        f"{statistics.median(own):.2%}",
+    ]
+
+
+def report(found: dict[str, Results], lines: list[str], folder: Path) -> str:
+    """Return the tables of all benchmarks as text, and write their figures into `folder`."""
+    parts = ["# The published benchmark, stand-in weights\n\n" + "\n".join(f"- {x}" for x in lines)]
+    for name, results in found.items():
+        identity = results.header["identity"]
+        told = {key: identity[key] for key in ("hardware", "driver", "versions", "weights_sha256")}
+        parts.append(f"## {name}: {results.name}\n\n{told}\ncommit {results.header['commit']}")
+        tables: list[pd.DataFrame] = [
+            results.table(),
+            results.by_stage(),
+            results.summary(),
+            results.scenes(),
+        ]
+        parts += [block(table) for table in tables if len(table)]
+        if any(row.counted for row in results.rows):
+            for kind in FIGURES:
+                figure = getattr(results, f"plot_{kind}")()
+                figure.savefig(folder / f"{name}_{kind}.png", dpi=110)
+    kept, anew = found["kept"], found["loaded_anew"]
+    with suppress(InputError):  # nothing measured in both
+        parts.append(f"other: loaded anew, this: kept; {kept.compare(anew)}")
+    parts.append("Published; other hardware, weights and photos:\n\n" + block(published()))
+    return "\n\n".join(parts) + "\n"
+
+
+def block(table: pd.DataFrame) -> str:
+    """Return a table as preformatted text, without columns that are empty."""
+    shown = table.dropna(axis="columns", how="all")
+    return f"```\n{shown.to_string(float_format='{:.4f}'.format, na_rep='-')}\n```"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
