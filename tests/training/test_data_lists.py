@@ -13,9 +13,9 @@ from training.data.furniture import (
     _ordered,
     pack,
     read,
-    simplified,
 )
 from training.data.shapes import HELD_OUT_SEEDS
+from training.data.simplify import simplified
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = json.loads((ROOT / "training/furniture.json").read_text())

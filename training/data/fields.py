@@ -40,11 +40,13 @@ def furniture(
     grid: int = 96,
     color: int = 64,
     points: int = 2048,
-    limit: int | None = None,
+    limit: int | None = None,  # that many, evenly from all catalogs
     batch: int = 64,
 ) -> Objects:
     """Return the packed furniture as objects, sheets about 0.012 thick."""
-    models = [m for i, m in enumerate(read(path)) if limit is None or i < limit]
+    models = list(read(path))
+    if limit is not None:
+        models = models[:: max(1, len(models) // max(limit, 1))][:limit]
     generator = torch.Generator(device).manual_seed(0)
     parts = []
     for i in range(0, len(models), batch):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data import seating, storage, things
+from training.data import decor, seating, storage, things
 from training.data.build import (
     ADD,
     BLEND,
@@ -44,7 +44,7 @@ HELD_OUT_SEEDS = range(1_000_000, 1_010_000)
 """Seeds of objects for evaluation; training never uses them, `procedural` sees to it."""
 
 KINDS: dict[str, tuple[Callable[[Builder], None], float]] = (
-    seating.KINDS | storage.KINDS | things.KINDS
+    seating.KINDS | storage.KINDS | decor.KINDS | things.KINDS
 )
 """Builder and weight of every kind."""
 
