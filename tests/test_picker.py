@@ -237,7 +237,7 @@ def test_suggestions_follow_the_given_masks(
 ) -> None:
     picker = MaskPicker(image, given, Disks())
     gesture(picker, "suggest")
-    assert [c["name"] for c in picker._choices][3:] == ["ball", "object"]
+    assert [c["name"] for c in picker._choices][3:] == ["ball", "mask 4"]
     picker.take(4)
     picker.suggest("chair")  # replaces the earlier ones, not what was taken of them
     assert [c["name"] for c in picker._choices][3:] == ["chair"]
@@ -245,6 +245,21 @@ def test_suggestions_follow_the_given_masks(
     assert picker._view["objects"][0]["choice"] is None
     with pytest.raises(InputError, match="no object was found"):
         picker.suggest("nothing")
+
+
+def test_a_segmenter_gets_ready_before_the_first_click(image: np.ndarray) -> None:
+    class Slow(Disks):
+        ready: np.ndarray | None = None
+
+        def prepare(self, image: np.ndarray) -> None:
+            self.ready = image
+
+    segmenter = Slow()
+    picker = MaskPicker(image, segmenter=segmenter)
+    gesture(picker, "prepare")
+    assert segmenter.ready is image
+    assert not picker._view["undo"]
+    gesture(MaskPicker(image, segmenter=Disks()), "prepare")  # nothing to prepare is no error
 
 
 def test_the_point_map_helps_to_suggest() -> None:

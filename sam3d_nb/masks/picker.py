@@ -30,7 +30,7 @@ PARTS = ("shapes", "stage", "panel", "gestures")
 TOOLS = ("select", "point", "avoid", "box", "brush", "eraser", "move")
 GESTURES = (
     *("take", "point", "box", "stroke", "clear", "undo", "redo"),
-    *("add", "select", "rename", "remove", "suggest"),
+    *("add", "select", "rename", "remove", "suggest", "prepare"),
 )
 """Methods of the session that the browser may call."""
 

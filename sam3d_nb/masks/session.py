@@ -178,6 +178,13 @@ class Session:
         self._state = self._future.pop()
         return self._said("done again")
 
+    def prepare(self) -> str:
+        """Let the segmenter do now what the first point or box would wait for."""
+        prepare = getattr(self._need_segmenter(), "prepare", None)
+        if prepare is not None:
+            prepare(self.image)
+        return "ready for points and boxes"
+
     def suggest(self, text: str = "") -> str:
         """Let the segmenter find masks to choose among: of all objects, or of what `text` says.
 
@@ -190,7 +197,7 @@ class Session:
             found = segmenter.everything(self.image, self.pointmap)
         if not found:
             raise InputError("no object was found in the photo; use points, a box or the brush")
-        suggested = read_candidates(found, self.shape)
+        suggested = read_candidates(found, self.shape, first=self.given)
         self.candidates = (*self.candidates[: self.given], *suggested)
         return f"{len(suggested)} mask{'s' * (len(suggested) > 1)} found to choose among"
 

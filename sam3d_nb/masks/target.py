@@ -13,11 +13,13 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.images import fits_hint
 from sam3d_nb.masks.brush import Stroke
 from sam3d_nb.masks.runs import count_pixels, encode_runs
-from sam3d_nb.masks.segmenter import Box
+from sam3d_nb.masks.segmenter import Box, Segment
 
 Point = tuple[float, float, bool]
 """x, y in pixels, and whether it lies on the object."""
 MAX_NAME = 80
+UNNAMED = Segment.name
+"""What segmenters call an object that they know no word for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,21 +71,24 @@ def read_candidates(
     masks: Mapping[int, Any] | Sequence[Any] | np.ndarray,
     shape: tuple[int, int],
     names: Mapping[int, str] | None = None,
+    first: int = 0,
 ) -> list[Candidate]:
     """Return candidates of masks (H, W), or of segments with a mask, a score and a name.
 
+    Those without a name are called `mask N`, counted from `first` where they have no index.
     Raises InputError where one is no mask or has another size than the photo's `shape` (H, W).
     """
     if isinstance(masks, np.ndarray) and masks.ndim == 2:
         masks = [masks]
-    pairs = masks.items() if isinstance(masks, Mapping) else enumerate(masks)
+    pairs = masks.items() if isinstance(masks, Mapping) else enumerate(masks, first)
     return [_candidate(index, item, shape, names or {}) for index, item in pairs]
 
 
 def _candidate(
     index: int, item: Any, shape: tuple[int, int], names: Mapping[int, str]
 ) -> Candidate:
-    name = getattr(item, "name", "") or names.get(index, f"mask {index}")
+    name = getattr(item, "name", UNNAMED)
+    name = names.get(index, f"mask {index}") if name in ("", UNNAMED) else name
     score = float(getattr(item, "score", 1.0))
     mask = as_mask(getattr(item, "mask", item), shape, f"mask {index}")
     return Candidate(str(name), encode_runs(mask), score)

@@ -86,6 +86,7 @@ class PickerPage:
 
     def answered(self, action: Callable[[], Any]) -> float:
         """Do something and wait until what Python answered is on the screen."""
+        expect(self.root).to_have_attribute("aria-busy", "false", timeout=30_000)
         before = self.root.get_attribute("data-done")
         self.root.evaluate("(picker) => { delete picker.dataset.preview; }")
         action()

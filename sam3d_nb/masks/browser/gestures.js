@@ -47,6 +47,13 @@ class Picker extends Panel {
     if (gesture === "take") this.stage.foresee(values.candidate, values.new);
   }
 
+  /** Let the segmenter get ready while a person still looks for the place to click. */
+  prepare() {
+    if (this.prepared || !this.model.get("_can").segment) return;
+    this.prepared = true;
+    this.send("prepare");
+  }
+
   choose(tool) {
     this.cancel();
     this.model.set("tool", tool);

@@ -186,6 +186,7 @@ class Panel {
     const tool = this.model.get("tool");
     for (const [name, button] of this.tools) button.setAttribute("aria-pressed", String(name === tool));
     this.root.dataset.tool = tool;
+    if (["point", "avoid", "box"].includes(tool)) this.prepare();
     for (const slider of [this.size, this.opacity]) slider.show();
     this.zoomed.textContent = `${Math.round(this.stage.zoom * 100)} %`;
     this.aim();
