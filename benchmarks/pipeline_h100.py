@@ -30,9 +30,9 @@ from standins import drawn
 from torch import Tensor, nn
 
 from sam3d_nb.engine.options import FEW_STEPS
-from sam3d_nb.weights.config import RELEASED, SMALL
+from sam3d_nb.weights.config import RELEASED, SMALL, ModelConfig
 from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3D, read_json
-from sam3d_nb.weights.store import StandInStore
+from sam3d_nb.weights.store import Origin, StandInStore
 from sam3d_nb.weights.write import write_stand_in
 
 Row = dict[str, Any]
@@ -108,6 +108,10 @@ def write_weights(options: argparse.Namespace, folder: Path) -> Row:
 
 class Drawn(StandInStore):
     """Stand-ins of the same distribution, drawn on the device: seconds instead of minutes."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, *, device: str) -> None:
+        super().__init__(config, dtype, device=device)
+        self.origin = Origin("stand-in", f"stand-in, drawn on {self.device.type}")
 
     def _read(self, piece: str, empty: nn.Module) -> Mapping[str, Tensor]:
         parameters = dict(empty.named_parameters())

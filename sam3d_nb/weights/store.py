@@ -50,7 +50,8 @@ class ModuleStore(ABC):
 
     config: all hyper-parameters. dtype: in which matrix products run. origin: for provenance.
     device: where networks go unless `get` says otherwise. pin: keep page-locked host copies of
-    what goes to a CUDA device, so that it goes there faster the next time; needs that much memory.
+    what goes to a CUDA device, as far as the host has room for them, so that it goes there faster
+    the next time.
     """
 
     def __init__(
@@ -196,6 +197,7 @@ class _Piece:
         self._host = {name: tensor.detach() for name, tensor in host.items()}
         self._shown = {name: _find(module, name) for name in host}
         self._locked: PageLocked | None = None
+        self._lockable = True
 
     def place(self, device: torch.device, pin: bool) -> None:
         """Bring the tensors to `device`."""
@@ -216,9 +218,12 @@ class _Piece:
         """Return the tensors on `device`."""
         if device.type != "cuda":
             return {name: tensor.to(device) for name, tensor in self._host.items()}
-        if pin and self._locked is None:
-            self._locked = PageLocked(self._host)
-            self._host = self._locked.tensors
+        if pin and self._locked is None and self._lockable:
+            try:
+                self._locked = PageLocked(self._host)
+                self._host = self._locked.tensors
+            except (RuntimeError, MemoryError):  # the host locks no more pages: do without
+                self._lockable = False
         return to_cuda(self._host, device) if self._locked is None else self._locked.to(device)
 
     def evict(self) -> None:

@@ -199,6 +199,30 @@ def test_nothing_holds_a_store_that_is_dropped():
     assert seen() is None
 
 
+def test_a_host_that_locks_no_pages_does_without(store, monkeypatch):
+    """On a pretended card, whose copies stay on the host."""
+    import sam3d_nb.weights.store as module
+
+    tried = []
+
+    def refuse(tensors):
+        tried.append(len(tensors))
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(module, "PageLocked", refuse)
+    monkeypatch.setattr(
+        module, "to_cuda", lambda tensors, device: {n: t.clone() for n, t in tensors.items()}
+    )
+    monkeypatch.setattr(module, "_indexed", torch.device)
+    store.pin = True
+    values = {n: t.clone() for n, t in store.get("mesh_decoder", "cpu").state_dict().items()}
+    for _ in range(2):
+        there = store.get("mesh_decoder", "cuda:0").state_dict()
+        assert all(torch.equal(there[name], value) for name, value in values.items())
+        store.release("mesh_decoder")
+    assert tried == [len(values)]  # once, and not for every object
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("pin", [False, True])
 def test_cuda_memory_is_freed(pin):
