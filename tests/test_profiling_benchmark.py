@@ -382,7 +382,9 @@ def test_damaged_rows_are_measured_again(photos: Path, tmp_path: Path) -> None:
     assert len(results.rows) == 3
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"identity": 3}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"identity": {"configuration": {"active": 3}}}', "\x00"]
+)
 def test_a_damaged_header_is_told(photos: Path, tmp_path: Path, content: str) -> None:
     benchmark(photos, tmp_path / "out", Clockwork(), **KEPT)
     (tmp_path / "out" / "header.json").write_text(content)

@@ -256,6 +256,18 @@ def test_figures_are_drawn(made: tuple[Row, ...], kind: str) -> None:
     assert (pixels.min(2) < 0.5).mean() > 0.005, "blank"
 
 
+def test_stages_keep_their_colors() -> None:
+    colors = [
+        {
+            label.get_text(): patch.get_facecolor()
+            for label, patch in zip(axes.get_yticklabels(), axes.patches, strict=True)
+        }
+        for (axes,) in (results(rows(TIMES, load)).plot_stages().axes for load in (0.0, 0.3))
+    ]
+    assert len(set(colors[1].values())) == 4
+    assert {name: colors[1][name] for name in colors[0]} == colors[0]
+
+
 def test_figures_show_the_numbers() -> None:
     found = results(rows(TIMES))
     (axes,) = found.plot_stages().axes

@@ -9,7 +9,7 @@ import numpy as np
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.profiling.record import Row, Run
-from sam3d_nb.profiling.tables import BETWEEN, GIB, by_stage
+from sam3d_nb.profiling.tables import BETWEEN, GIB, LOAD, by_stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WIDTH = 7.5  # inches
 DOT = "#2171b5"
 GREY = "#bdbdbd"
+GREYS = {LOAD: "#737373", BETWEEN: GREY}
 
 
 def plot_stages(rows: Sequence[Row], title: str) -> Figure:
@@ -119,9 +120,9 @@ def stage_colors(names: Sequence[str]) -> dict[str, Any]:
     """Return a color a stage, the same for the same stages in every figure."""
     import matplotlib
 
-    known = [name for name in dict.fromkeys(names) if name != BETWEEN]
-    wheel = matplotlib.color_sequences["tab10"]
-    return {name: wheel[i % len(wheel)] for i, name in enumerate(known)} | {BETWEEN: GREY}
+    wheel = [color for color in matplotlib.color_sequences["tab10"] if len(set(color)) > 1]
+    known = [name for name in dict.fromkeys(names) if name not in GREYS]
+    return {name: wheel[i % len(wheel)] for i, name in enumerate(known)} | GREYS
 
 
 def _draw_memory(axes: Axes, run: Run) -> None:
@@ -136,8 +137,9 @@ def _draw_memory(axes: Axes, run: Run) -> None:
         if known:
             moments, sizes = np.array(known, float).T
             highest = max(highest, sizes.max() / GIB)
+            dots = "." if len(sizes) < 40 else ""
             axes.plot(
-                moments, sizes / GIB, style, color=color, lw=1.5, marker=".", ms=4, label=label
+                moments, sizes / GIB, style, color=color, lw=1.5, marker=dots, ms=4, label=label
             )
     axes.set_ylim(0, highest * 1.1 or 1)
 

@@ -110,7 +110,10 @@ def read_header(folder: Path) -> dict[str, Any]:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         if not isinstance(header, dict) or not isinstance(header["identity"], dict):
             raise ValueError("it is no header")
-        int(header["identity"]["configuration"]["active"])
+        configuration, model = header["identity"]["configuration"], header["identity"]["model"]
+        needed = configuration["use_inference_cache"], model["name"], header["identity"]["hardware"]
+        if int(configuration["active"]) < 1 or not isinstance(needed[2], dict):
+            raise ValueError("its settings are none")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{folder / HEADER} cannot be read as a header ({reason})") from error
