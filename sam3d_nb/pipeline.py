@@ -103,8 +103,7 @@ class Model(ABC):
         for the next event. `close()` ends it and frees its memory. Raises what `reconstruct` does,
         bad input at once.
         """
-        shared = self.shared()
-        self.deciding(**{name: value for name, value in options.items() if name not in shared})
+        self.deciding(**options)  # says which of them are wrong
         request = resolve_request(image, mask, pointmap, intrinsics, seed)
         return self.report(request, self.run(request, **options))
 

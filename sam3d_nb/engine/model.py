@@ -143,8 +143,13 @@ class Sam3dObjects(Stages, Model):
         """Return a cache for the objects of one photo: its point map and features once."""
         return {"cache": SceneCache()}
 
-    def deciding(self, **options: Any) -> dict[str, str | int | float | bool]:
-        """Return what decides a result besides the request; raises InputError, see `Options`."""
+    def deciding(
+        self, *, cache: SceneCache | None = None, **options: Any
+    ) -> dict[str, str | int | float | bool]:
+        """Return what decides a result besides the request, which a `cache` does not.
+
+        Raises InputError, see `Options`.
+        """
         known = [field.name for field in fields(Options)]
         unknown = sorted(set(options) - set(known))
         if unknown:
