@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sam3d_nb.examples import Example as Example
     from sam3d_nb.examples import list_examples as list_examples
     from sam3d_nb.examples import load_example as load_example
+    from sam3d_nb.masks.finder import MaskFinder as MaskFinder
     from sam3d_nb.masks.picker import MaskPicker as MaskPicker
     from sam3d_nb.masks.segmenter import Prompt as Prompt
     from sam3d_nb.masks.segmenter import load_segmenter as load_segmenter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Example": "examples",
+    "MaskFinder": "masks.finder",
     "MaskPicker": "masks.picker",
     "Object3D": "object3d",
     "Progress": "progress",

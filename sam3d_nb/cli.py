@@ -16,6 +16,7 @@ from sam3d_nb.errors import (
     ReconstructionError,
     Sam3dError,
 )
+from sam3d_nb.masks.options import AUTO_MASKS, add_mask_options, refuse_mask_options
 from sam3d_nb.profiling.command import profile_options, run_profile
 from sam3d_nb.weights.command import add_weights_command
 
@@ -167,7 +168,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 def _inference_options(parser: argparse.ArgumentParser) -> None:
     text = "photo with masks 0.png, 1.png ... beside it, its folder, or a sample's name"
     _option(parser, "image_path", required=True, help=text)
-    text = "which mask, -1 for a scene of all (default: 0)"
+    text = "which mask, -1 for a scene of all, -2 for one of masks that are found (default: 0)"
     _option(parser, "mask_index", type=int, default=0, help=text)
     _option(parser, "output_dir", default="output", help="results go into a new folder in here")
     _switch(parser, "export_images", "also write the photo with its mask and a preview")
@@ -178,6 +179,7 @@ def _inference_options(parser: argparse.ArgumentParser) -> None:
     text = "scene: find up and the floor by none, pca, obb or obb+ (default: none)"
     _option(parser, "realign", help=text)
     _switch(parser, "save_all_objects", "scene: also write each object on its own")
+    add_mask_options(parser, _option)
     _model_options(parser)
 
 
@@ -205,13 +207,14 @@ def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.zoo import load_model
 
     check_formats(options.output_format)
-    if options.mask_index == ALL_MASKS:
+    if options.mask_index != AUTO_MASKS:
+        refuse_mask_options(options)
+    if options.mask_index in (ALL_MASKS, AUTO_MASKS):
         return _scene(options)
     if options.mask_index < 0:
-        reason = "masks are not found automatically yet" if options.mask_index == -2 else "no mask"
         raise InputError(
-            f"mask index {options.mask_index}: {reason}; give {ALL_MASKS} for a scene of all "
-            "masks, or 0 or more for one object"
+            f"mask index {options.mask_index}: no mask; give {ALL_MASKS} for a scene of all masks, "
+            f"{AUTO_MASKS} for one of masks that are found, or 0 or more for one object"
         )
     if options.realign or options.save_all_objects:
         raise InputError("realign and save_all_objects are about scenes; they need --mask_index=-1")
@@ -235,12 +238,16 @@ def _inference(options: argparse.Namespace) -> int | None:
 
 def _scene(options: argparse.Namespace) -> int:
     from sam3d_nb.examples import load_example
+    from sam3d_nb.masks.options import find_masks
     from sam3d_nb.progress import Progress
     from sam3d_nb.scene.runs import scene_to_folder
     from sam3d_nb.zoo import load_model
 
     model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)
+    written: dict[str, Path] = {}
+    if options.mask_index == AUTO_MASKS:
+        example, written = find_masks(options, example)
     with Progress() as progress:
         run = scene_to_folder(
             example,
@@ -254,7 +261,7 @@ def _scene(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             on_event=progress,
         )
-    _print_paths(run.files)
+    _print_paths(written | run.files)
     if run.resumed:
         done = f"{run.resumed} of {len(example.masks)} objects"
         print(f"sam3d-nb: {done} were made by an earlier run", file=sys.stderr)

@@ -1,0 +1,116 @@
+"""All objects of a photo without anybody pointing at them: found, cleaned, ready to be made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.examples import Example
+from sam3d_nb.masks.filters import Dropped, clean
+from sam3d_nb.masks.save import save_example
+from sam3d_nb.masks.segmenter import SEGMENTERS, Prompt, Segment, Segmenter, load_segmenter
+
+PROMPT = "interior objects"
+THRESHOLD = MASK_THRESHOLD = 0.4
+PLAIN_NAMES = ("object", PROMPT)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found on a photo. kept, dropped: the best first. segmenter: its name."""
+
+    segmenter: str
+    kept: tuple[Segment, ...]
+    dropped: tuple[Dropped, ...]
+    note: str = ""
+
+    def report(self) -> list[str]:
+        """Return sentences: how many were found, and what was dropped and why."""
+        count = len(self.kept) + len(self.dropped)
+        objects = "1 object" if len(self.kept) == 1 else f"{len(self.kept)} objects"
+        lines = [f"{self.segmenter} found {count} masks, {objects} kept"]
+        lines += [f"dropped: {one.reason} (score {one.segment.score:.2f})" for one in self.dropped]
+        return [*lines, self.note] if self.note else lines
+
+
+def best_segmenter() -> str:
+    """Return the name of the segmenter for whole scenes: sam3 if its weights are ready."""
+    return "embedded" if SEGMENTERS["sam3"].missing() else "sam3"
+
+
+def pick_segmenter(segmenter: str | Segmenter | None, device: str = "auto") -> Segmenter:
+    """Return the segmenter called so, or itself, or the best one; raises as `load_segmenter`."""
+    if isinstance(segmenter, Segmenter):
+        return segmenter
+    return load_segmenter(segmenter or best_segmenter(), device)
+
+
+def knows_words(segmenter: Segmenter) -> bool:
+    """Say whether the segmenter is asked by words."""
+    return segmenter.name in SEGMENTERS and SEGMENTERS[segmenter.name].words
+
+
+def find_objects(
+    example: Example,
+    segmenter: str | Segmenter | None = None,
+    *,
+    prompt: str | None = None,
+    threshold: float = THRESHOLD,
+    mask_threshold: float = MASK_THRESHOLD,
+    device: str = "auto",
+) -> Found:
+    """Return the objects of a photo, without near-duplicates, slivers and background.
+
+    segmenter: a name of `SEGMENTERS` or one that is loaded; by default sam3 if its weights are
+    ready, else embedded. prompt: what to find, for segmenters that know words; by default
+    'interior objects'. threshold: of the scores. mask_threshold: of a pixel's probability, where
+    the segmenter has one. Both are between 0 and 1.
+
+    Raises InputError, and WeightsError where the segmenter's weights are missing.
+    """
+    for name, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is a number from 0 to 1 but got {value}")
+    finder = pick_segmenter(segmenter, device)
+    note = ""
+    if knows_words(finder):
+        for setting, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
+            setattr(finder, setting, value)
+        segments = finder.masks(example.image, Prompt(text=prompt or PROMPT))
+    else:
+        if prompt:
+            note = f"{finder.name} knows no words, so {prompt!r} was not looked for in particular"
+        segments = finder.everything(example.image, example.pointmap)
+    kept, dropped = clean([segment for segment in segments if segment.score >= threshold])
+    return Found(finder.name, tuple(kept), tuple(dropped), note)
+
+
+def with_masks(example: Example, segments: list[Segment] | tuple[Segment, ...]) -> Example:
+    """Return the example with these masks instead of its own, numbered from 0.
+
+    True meshes that the example has belong to its own masks, not to these. Raises
+    ReconstructionError where there are none.
+    """
+    if not segments:
+        raise ReconstructionError(
+            f"no object was found on {example.name}; lower the threshold, try other words or "
+            "another segmenter, or pick masks by hand"
+        )
+    masks = {index: segment.mask for index, segment in enumerate(segments)}
+    objects = [
+        {"index": index, "name": _name(segment, index)} for index, segment in enumerate(segments)
+    ]
+    return replace(example, masks=masks, info=example.info | {"objects": objects})
+
+
+def _name(segment: Segment, index: int) -> str:
+    return f"{'object' if segment.name in PLAIN_NAMES else segment.name} {index}"
+
+
+def save_masks(example: Example, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the photo and its masks as an example folder; returns it. Raises OutputError."""
+    saved = save_example(
+        folder, example.image, example.masks, example.names, example, overwrite=overwrite
+    )
+    return saved.folder

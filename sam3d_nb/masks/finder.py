@@ -1,0 +1,146 @@
+"""`MaskFinder`: find all objects of a photo, look at them, untick what is wrong."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+
+from sam3d_nb.examples import Example
+from sam3d_nb.masks.filters import clean
+from sam3d_nb.masks.find import (
+    MASK_THRESHOLD,
+    PROMPT,
+    THRESHOLD,
+    knows_words,
+    pick_segmenter,
+    save_masks,
+    with_masks,
+)
+from sam3d_nb.masks.segmenter import Prompt, Segment, Segmenter
+from sam3d_nb.mesh.glb import encode_png
+from sam3d_nb.view.masks import draw_masks
+
+LEAST = 0.1
+"""Masks with a lower score are not asked for."""
+WIDE = {"description_width": "9rem"}
+
+
+class MaskFinder(widgets.VBox):
+    """Finds the objects of `example`; `MaskFinder.example` is the photo with the ticked ones.
+
+    segmenter: a name, or one that is loaded; by default sam3 if its weights are ready, else
+    embedded. The words count for segmenters that know words, and so does the mask threshold. The
+    counts follow the sliders. Raises what `load_segmenter` and `Segmenter.masks` do.
+    """
+
+    def __init__(
+        self,
+        example: Example,
+        segmenter: str | Segmenter | None = None,
+        *,
+        prompt: str = PROMPT,
+        threshold: float = THRESHOLD,
+        mask_threshold: float = MASK_THRESHOLD,
+        device: str = "auto",
+        size: int = 800,
+    ) -> None:
+        self.source = example
+        self.segmenter = pick_segmenter(segmenter, device)
+        self.segments: tuple[Segment, ...] = ()
+        self._found: list[Segment] = []
+        self._size = size
+        words = knows_words(self.segmenter)
+        self.prompt = widgets.Text(prompt, description="find", disabled=not words, style=WIDE)
+        self.threshold = _slider("least score", threshold, LEAST, disabled=False)
+        self.mask_threshold = _slider("pixel threshold", mask_threshold, 0.0, disabled=not words)
+        self.button = widgets.Button(description="Find", button_style="primary")
+        self.counts = widgets.HTML()
+        self.picture = widgets.HTML()
+        self.boxes = widgets.VBox()
+        controls = [self.prompt, self.button, self.threshold, self.mask_threshold, self.counts]
+        super().__init__([*controls, widgets.HBox([self.picture, self.boxes])])
+        self.button.on_click(lambda _: self.find())
+        self.mask_threshold.observe(lambda _: self.find(), "value")
+        self.threshold.observe(lambda _: self._filter(), "value")
+        self.find()
+
+    def find(self) -> None:
+        """Ask the segmenter again, with the words and the pixel threshold that are set."""
+        if knows_words(self.segmenter):
+            finder: Any = self.segmenter
+            finder.threshold, finder.mask_threshold = LEAST, self.mask_threshold.value
+            asked = Prompt(text=self.prompt.value.strip() or PROMPT)
+            self._found = finder.masks(self.source.image, asked)
+        else:
+            self._found = self.segmenter.everything(self.source.image, self.source.pointmap)
+        self._filter()
+
+    @property
+    def chosen(self) -> list[int]:
+        """Numbers of the segments that are ticked."""
+        return [number for number, box in enumerate(self.boxes.children) if box.value]
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """Masks (H, W) bool of the ticked segments, the best first."""
+        return [self.segments[number].mask for number in self.chosen]
+
+    @property
+    def example(self) -> Example:
+        """The photo with the ticked masks; raises ReconstructionError where none is ticked."""
+        return with_masks(self.source, [self.segments[number] for number in self.chosen])
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the photo and the ticked masks as an example folder; raises OutputError."""
+        return save_masks(self.example, folder, overwrite=overwrite)
+
+    def _filter(self) -> None:
+        """Show what has the score that is asked for, and count what is left out."""
+        good = [s for s in self._found if s.score >= self.threshold.value]
+        kept, dropped = clean(good)
+        self.segments = tuple(kept)
+        reasons = [one.reason.split(" ")[0].strip(":,") for one in dropped]
+        parts = [f"{reasons.count(kind)} {kind}" for kind in dict.fromkeys(reasons)]
+        low = len(self._found) - len(good)
+        parts += [f"{low} with a lower score"] * bool(low)
+        left_out = f"; left out: {', '.join(parts)}" if parts else ""
+        self.counts.value = (
+            f"<b>{len(kept)}</b> of {len(self._found)} masks by "
+            f"{escape(self.segmenter.name)}{escape(left_out)}"
+        )
+        self.boxes.children = [
+            widgets.Checkbox(True, description=self._label(number), indent=False)
+            for number in range(len(kept))
+        ]
+        for box in self.boxes.children:
+            box.observe(lambda _: self._draw(), "value")
+        self._draw()
+
+    def _label(self, number: int) -> str:
+        segment = self.segments[number]
+        return f"{number}: {segment.name}, score {segment.score:.2f}, {segment.mask.mean():.1%}"
+
+    def _draw(self) -> None:
+        shown = {number: self.segments[number].mask for number in self.chosen}
+        picture = np.asarray(draw_masks(self.source.image, shown, size=self._size))
+        code = b64encode(encode_png(picture)).decode()
+        text = f"The photo with {len(shown)} numbered masks"
+        self.picture.value = f'<img alt="{text}" src="data:image/png;base64,{code}">'
+
+
+def _slider(text: str, value: float, least: float, *, disabled: bool) -> widgets.FloatSlider:
+    return widgets.FloatSlider(
+        value,
+        min=least,
+        max=1.0,
+        step=0.01,
+        description=text,
+        continuous_update=False,
+        disabled=disabled,
+        style=WIDE,
+    )
