@@ -62,7 +62,20 @@ def flow_node(data: Any, where: str, problems: Problems) -> Node:
     return network
 
 
-def _common_flow(node: Node) -> None:
+def _transformer(
+    node: Node, released: StructureFlowConfig | LatentFlowConfig | TrunkConfig
+) -> dict[str, int]:
+    """Return the sizes that every transformer has, by their names in its configuration."""
+    return {
+        "width": node.integer("model_channels", released.width),
+        "depth": node.integer("num_blocks", released.depth, high=256),
+        "heads": node.integer("num_heads", released.heads),
+        "mlp_ratio": node.integer("mlp_ratio", released.mlp_ratio),
+    }
+
+
+def _flow(node: Node, released: StructureFlowConfig | LatentFlowConfig) -> dict[str, int]:
+    """Check what both flows are to have, and return the sizes of the flow, resolution aside."""
     node.fixed("qk_rms_norm", True)
     node.fixed("qk_rms_norm_cross", False)
     node.fixed("pe_mode", "ape")
@@ -71,25 +84,22 @@ def _common_flow(node: Node) -> None:
     node.fixed("condition_embedder", None)
     node.fixed("num_head_channels", 64, None)
     node.idle(*TRAINING)
+    channels = node.integer("in_channels", released.channels)
+    node.fixed("out_channels", channels)
+    condition_width = node.integer("cond_channels", released.condition_width)
+    return _transformer(node, released) | {
+        "channels": channels,
+        "condition_width": condition_width,
+    }
 
 
 def structure_flow(node: Node) -> StructureFlowConfig:
     """Return the flow network of stage 1."""
     released = RELEASED.structure_flow
-    _common_flow(node)
     node.fixed("patch_size", 1)
     node.fixed("is_shortcut_model", True)
-    channels = node.integer("in_channels", released.channels)
-    node.fixed("out_channels", channels)
-    config = StructureFlowConfig(
-        width=node.integer("model_channels", released.width),
-        depth=node.integer("num_blocks", released.depth, high=256),
-        heads=node.integer("num_heads", released.heads),
-        mlp_ratio=node.integer("mlp_ratio", released.mlp_ratio),
-        condition_width=node.integer("cond_channels", released.condition_width),
-        resolution=node.integer("resolution", released.resolution, high=64),
-        channels=channels,
-    )
+    resolution = node.integer("resolution", released.resolution, high=64)
+    config = StructureFlowConfig(**_flow(node, released), resolution=resolution)
     for name in ("latent_mapping", "latent_share_transformer"):
         _latents(node, name, config)
     node.finish()
@@ -116,22 +126,15 @@ def _latents(node: Node, name: str, config: StructureFlowConfig) -> None:
 def latent_flow(node: Node) -> LatentFlowConfig:
     """Return the flow network of stage 2."""
     released = RELEASED.latent_flow
-    _common_flow(node)
     node.fixed("patch_size", 2)
     node.fixed("num_io_res_blocks", 2)
     node.fixed("use_skip_connection", True)
     (io_width,) = node.numbers("io_block_channels", (released.io_width,))
-    channels = node.integer("in_channels", released.channels)
-    node.fixed("out_channels", channels)
+    resolution = node.integer("resolution", released.resolution, high=256)
     config = LatentFlowConfig(
-        width=node.integer("model_channels", released.width),
-        depth=node.integer("num_blocks", released.depth, high=256),
-        heads=node.integer("num_heads", released.heads),
-        mlp_ratio=node.integer("mlp_ratio", released.mlp_ratio),
-        condition_width=node.integer("cond_channels", released.condition_width),
+        **_flow(node, released),
+        resolution=resolution,
         io_width=int(min(max(io_width, 1), 8192)),
-        channels=channels,
-        resolution=node.integer("resolution", released.resolution, high=256),
     )
     node.finish()
     return config
@@ -245,10 +248,7 @@ def _trunk(node: Node) -> TrunkConfig:
     node.fixed("qk_rms_norm", False)
     node.idle(*TRAINING)
     return TrunkConfig(
-        width=node.integer("model_channels", released.width),
-        depth=node.integer("num_blocks", released.depth, high=256),
-        heads=node.integer("num_heads", released.heads),
-        mlp_ratio=node.integer("mlp_ratio", released.mlp_ratio),
+        **_transformer(node, released),
         window=node.integer("window_size", released.window),
         channels=node.integer("latent_channels", released.channels),
         resolution=node.integer("resolution", released.resolution, high=256),
