@@ -67,9 +67,10 @@ def main() -> None:
             "versions": versions(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "summary": summary,
-            "rows": rows,
         }
-        options.output.write_text(json.dumps(report, indent=1) + "\n")
+        text = json.dumps(report, indent=1).removesuffix("\n}")
+        lines = ",\n  ".join(json.dumps(row) for row in rows)
+        options.output.write_text(f'{text},\n "rows": [\n  {lines}\n ]\n}}\n')
 
 
 def example_rows(example: Example, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -104,12 +105,17 @@ def measured(example: Example, index: int, known: str, seed: int) -> dict[str, A
         "object": f"{example.name}/{index}",
         "known": known,
         "triangles": len(mesh.faces),
-        "before": offset(mesh, start, true)._asdict() | {"iou": report.iou_before},
-        "after": offset(mesh, pose, true)._asdict() | {"iou": report.iou_after},
+        "before": rounded(offset(mesh, start, true)._asdict() | {"iou": report.iou_before}),
+        "after": rounded(offset(mesh, pose, true)._asdict() | {"iou": report.iou_after}),
         "accepted": list(report.accepted),
-        "seconds": seconds,
-        "processor_seconds": cpu_seconds,
+        "seconds": round(seconds, 2),
+        "processor_seconds": round(cpu_seconds, 2),
     }
+
+
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Return numbers as a file needs them."""
+    return {name: round(value, 5) for name, value in values.items()}
 
 
 def bent(mesh: Mesh, seed: int) -> Mesh:

@@ -16,8 +16,9 @@ from sam3d_nb.refine.window import Window
 from sam3d_nb.view.raster import Raster, rasterize
 from sam3d_nb.view.thin import thinned
 
-MOST_TO_SIMPLIFY = 150_000
-"""Triangles; larger meshes are first thinned by clustering, which is quicker."""
+MOST_TO_SIMPLIFY, TANGLED = 20_000, 8_000
+"""Triangles. Larger meshes are first thinned by clustering, whose time is bounded. One that quadric
+error cannot simplify keeps so many."""
 
 
 class Seen(NamedTuple):
@@ -68,14 +69,17 @@ class Shape:
 
 
 def coarse(mesh: Mesh, triangles: int) -> Shape:
-    """Return the shape of `mesh` with about `triangles` triangles, all of them where it is small.
+    """Return the shape of `mesh` with at most `triangles` triangles, or somewhat more.
 
-    Fewer than a handful are not taken: such a copy has lost its shape.
+    By quadric error, or by clustering where the mesh is too tangled for that.
     """
     if len(mesh.faces) <= triangles:
         return Shape(mesh.vertices, mesh.faces)
-    small = thinned(Mesh(mesh.vertices, mesh.faces), MOST_TO_SIMPLIFY)
+    bare = Mesh(mesh.vertices, mesh.faces)
+    small = thinned(bare, MOST_TO_SIMPLIFY)
     try:
         return Shape(*reduced(small.vertices, small.faces, triangles))
-    except ReconstructionError:  # too tangled for that
-        return Shape(small.vertices, small.faces)
+    except ReconstructionError:
+        small = thinned(bare, max(TANGLED, triangles))
+    small = small if len(small.faces) else bare
+    return Shape(small.vertices, small.faces)

@@ -73,9 +73,8 @@ def show(
     titles: one an item, instead of the objects' names. kind: "mesh" or "gaussians", what to show
     of objects and scenes that have both; by default the mesh where there is one.
 
-    More than 100,000 triangles, or 60,000 gaussians, in all viewers together are shown by a coarser
-    copy, so that notebooks stay small, and the line below says so. Pictures of meshes show them
-    whole.
+    More than 50,000 triangles, or 60,000 gaussians, in all viewers together are shown by a coarser
+    copy, so that notebooks stay small, and the line below says so. Pictures show meshes whole.
 
     Raises InputError where there is nothing to show, or another number of titles than of items.
     """

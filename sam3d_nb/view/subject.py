@@ -20,7 +20,7 @@ from sam3d_nb.view.world import ball, ball_of_gaussians
 if TYPE_CHECKING:
     import pythreejs
 
-TRIANGLES = 100_000
+TRIANGLES = 50_000
 """What the viewers of one `show` get at most; larger meshes are shown by coarser copies."""
 GAUSSIANS = 60_000
 """As `TRIANGLES`; of more gaussians some are shown, and larger."""
