@@ -103,7 +103,7 @@ def test_every_kind_fills_the_box_and_has_an_inside() -> None:
         if len(found) == len(KINDS):
             break
     assert found == set(KINDS)
-    low, high = bounds(procedural(seeds, grid=80, color=8, points=16).sdf)
+    low, high = bounds(procedural(seeds, grid=60, color=8, points=16).sdf)
     assert ((high - low).amax(1) - 1).abs().max() < 0.05
     assert (low + high).abs().max() < 0.06
 
@@ -220,6 +220,19 @@ def test_samples_are_what_the_filters_promise(pool: Pool) -> None:
     assert (pool.image.float().std((1, 2, 3)) > 4).all()
     assert (pool.image.permute(0, 2, 3, 1)[~pool.photo] == 0).all()
     assert torch.allclose(pool.up.norm(dim=1), torch.ones(len(pool)), atol=1e-4)
+
+
+def test_empty_objects_are_told_and_rare_good_scenes_are_found(objects: Objects) -> None:
+    empty = Objects(
+        torch.full_like(objects.sdf, 0.2),
+        objects.color,
+        objects.points,
+        objects.extent,
+        objects.kind,
+    )
+    with pytest.raises(ValueError, match="12 objects empty"):
+        build_pool(empty, 2, seed=0, size=16, batch=150)
+    assert len(build_pool(objects, 3, seed=0, size=24, batch=1)) == 3
 
 
 def test_recoloring_keeps_range_and_acts_per_sample(pool: Pool) -> None:

@@ -120,10 +120,12 @@ def render_batch(
     noise: Noise,
     size: int,
     targets: Tensor | None = None,
-) -> Pool:
-    """Return the good ones of `count` random samples; photo first, then the crop."""
+) -> Pool | None:
+    """Return the good ones of `count` random samples, None if none is; photo first, then crop."""
     scenes = sample(objects, count, r, targets)
     keep = scenes.valid.nonzero()[:, 0]
+    if not len(keep):
+        return None
     scenes = _picked(scenes, keep)
     look = looks(r, scenes)
     renderer = Renderer(objects, scenes, look, noise)
@@ -134,6 +136,8 @@ def render_batch(
     grid = full.mask.view(-1, size, size)
     good &= (grid.any(1).sum(1) > 3) & (grid.any(2).sum(1) > 3)
     keep = good.nonzero()[:, 0]
+    if not len(keep):
+        return None
     scenes, look, full = _picked(scenes, keep), _picked(look, keep), _picked(full, keep)
     k, visible = k[keep], visible[keep]
     gain = exposure(full.light, full.photo, look)
@@ -185,7 +189,8 @@ def build_pool(
     """Render `count` samples of random objects; the same seed and device give the same pool.
 
     batch: scenes at once; the default needs some 12 GB at 112 pixels on a GPU. objects_in_turn:
-    every object once before any comes twice (of good samples), instead of by chance.
+    every object once before any comes twice (of good samples), instead of by chance. Raises
+    `ValueError` when none of some hundred scenes can be used.
     """
     device = torch.device(objects.device if device is None else device)
     if objects.device.type != device.type:
@@ -195,15 +200,21 @@ def build_pool(
     r = Random(torch.Generator(device).manual_seed(seed))
     noise = Noise(device)
     parts: list[Pool] = []
-    made, turn = 0, 0
+    made, turn, tried = 0, 0, 0
     while made < count:
+        if tried >= 300 and not made:
+            raise ValueError(
+                f"no usable photo in {tried} scenes; are the {len(objects)} objects empty?"
+            )
+        tried += batch
         targets = None
         if objects_in_turn:
             targets = (torch.arange(batch, device=device) + turn) % len(objects)
             turn += batch
         part = render_batch(objects, batch, r, noise, size, targets)
-        made += len(part)
-        parts.append(part)
+        if part is not None:
+            made += len(part)
+            parts.append(part)
     return join(parts).select(slice(0, count))
 
 
