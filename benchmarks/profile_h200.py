@@ -8,8 +8,9 @@ has no meaning, so after stage 1 the voxels of each object's true mesh are put i
 `voxels.py` where it is unknown), and before extraction the signed distance of their shape. The
 work that they replace is done all the same. Photos are given without their point maps.
 
-The rows are those of `sam3d-nb profile`, in folders that it can go on in; `report.md` sums up. When
-`--seconds` are over no object is begun any more, and the report says how many were measured.
+Three benchmarks: the model kept, the first photo as a scene, and the model loaded for every run.
+Their folders are those of `sam3d-nb profile`; `report.md` sums up. When `--seconds` are over no
+object is begun any more, and the report says how many were measured.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from voxels import timing_voxels
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.evaluation.surface import sample_surface
-from sam3d_nb.examples import load_example
+from sam3d_nb.examples import list_examples, load_example
 from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.grid import Grid
@@ -61,7 +62,7 @@ class TimeUp(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One benchmark. masks: of each photo, at most."""
+    """One benchmark. masks: of each photo, at most; None takes one photo with all of its masks."""
 
     name: str
     keep: bool
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines += overhead(load, options)
         cases = (
             Case("kept", True, options.masks_kept),
+            Case("scene", True, None),
             Case("loaded_anew", False, options.masks_anew),
         )
         found = {}
@@ -159,7 +161,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, nargs=2, default=(25, 25), help="of both stages")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--active", type=int, default=3)
-    parser.add_argument("--masks_kept", type=int, default=2, help="masks a photo, model kept")
+    parser.add_argument("--masks_kept", type=int, default=1, help="masks a photo, model kept")
     parser.add_argument("--masks_anew", type=int, default=1, help="masks a photo, loaded anew")
     parser.add_argument("--pairs", type=int, default=3, help="runs with and without the timer")
     return parser.parse_args(arguments)
@@ -188,16 +190,17 @@ def run_case(
         if done < total and now + longest - started > options.seconds:
             raise TimeUp
 
+    photos = options.images or list_examples()
     try:
         benchmark(
-            options.images,
+            photos if case.masks else photos[:1],
             options.output_dir / case.name,
             load,
             use_inference_cache=case.keep,
             warmup=options.warmup,
             active=options.active,
             use_pointmaps=False,
-            measure_scenes=case.keep,
+            measure_scenes=case.masks is None,
             masks_per_photo=case.masks,
             on_progress=watch,
             steps=tuple(options.steps),
@@ -212,7 +215,7 @@ def overhead(load: Callable[[], Model], options: argparse.Namespace) -> list[str
         return []
     subject = Subject(load)
     model, seconds = subject.get()
-    example = load_example((options.images or ["coffee"])[0])
+    example = load_example((options.images or list_examples())[0])
     steps = tuple(options.steps)
 
     def work(model: Model, on_event: Any) -> Any:

@@ -14,7 +14,7 @@ import profile_h200
 
 from sam3d_nb.profiling.results import load_results
 
-WORDS = ["--small", "--device", "cpu", "--steps", "1", "1", "--warmup", "0", "--active", "2"]
+WORDS = ["--small", "--device", "cpu", "--steps", "1", "1", "--warmup", "0", "--active", "1"]
 
 
 @pytest.fixture
@@ -35,7 +35,10 @@ def test_both_benchmarks_are_run_and_reported(photo: str, tmp_path: Path) -> Non
     words = [*WORDS, "--images", photo, "--output_dir", str(place), "--weights", str(weights)]
     assert profile_h200.main([*words, "--pairs", "1"]) == 0
     kept, anew = (load_results(place / name) for name in ("kept", "loaded_anew"))
-    assert [row.label for row in kept.rows] == ["0_photo", "1_photo"]
+    scene = load_results(place / "scene")
+    assert [row.label for row in kept.rows] == ["0_photo"]
+    assert [row.label for row in scene.rows] == ["0_photo", "1_photo"]
+    assert scene.scenes().loc["photo", "measured"] > 0
     assert [row.label for row in anew.rows] == ["0_photo"]
     assert anew.by_stage().index[0] == "load model"
     identity = json.loads((place / "kept" / "header.json").read_text())["identity"]
@@ -47,7 +50,7 @@ def test_both_benchmarks_are_run_and_reported(photo: str, tmp_path: Path) -> Non
     text = (place / "report.md").read_text()
     for words in ("without the timer", "other / this = ", "scene of 10 objects", "45.494"):
         assert words in text, words
-    assert len(list(place.glob("*.png"))) == 8
+    assert len(list(place.glob("*.png"))) == 12
 
 
 def test_when_the_time_is_up_nothing_is_begun(photo: str, tmp_path: Path) -> None:
