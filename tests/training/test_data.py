@@ -103,7 +103,7 @@ def test_every_kind_fills_the_box_and_has_an_inside() -> None:
         if len(found) == len(KINDS):
             break
     assert found == set(KINDS)
-    low, high = bounds(procedural(seeds, grid=60, color=8, points=16).sdf)
+    low, high = bounds(procedural(seeds, grid=80, color=8, points=16).sdf)
     assert ((high - low).amax(1) - 1).abs().max() < 0.05
     assert (low + high).abs().max() < 0.06
 
