@@ -24,6 +24,7 @@ PITCH = (6.0, 40.0)  # degrees downwards
 LENS = (28.0, 75.0)  # millimetres
 SHARE = (0.45, 0.88)  # of the photo's side that the object spans
 GAP = (0.03, 0.9)  # between object and walls, in longest sides of the object
+LEAST_HEIGHT = 0.15  # of the camera above the floor, in longest sides of the object
 EDGE = 0.03  # of the photo's side that stays free around the object
 
 
@@ -95,6 +96,10 @@ def _view(points: np.ndarray, left: bool, random: np.random.Generator) -> View:
     wanted = shift * np.maximum(free, 0) - (place.min(0) + place.max(0)) / 2
     # moving camera and target sideways shifts everything by about this much
     move = -(wanted * distance / focal) @ axes[:2]
+    lowest = LEAST_HEIGHT * float(np.ptp(points, axis=0).max())
+    short = lowest - (center + distance * backward + move)[2]
+    if short > 0:  # the camera must stay above the floor
+        move -= axes[1] * short / -axes[1, 2]
     return View(center + distance * backward + move, center + move, lens)
 
 
