@@ -75,11 +75,15 @@ def model(store: StandInStore) -> Sam3dObjects:
 
 @pytest.fixture(scope="module")
 def whole(model: Sam3dObjects) -> tuple[Object3D, list[Event], float]:
-    """One run with all that is default: object, events, seconds."""
+    """One run with all that is default: object, events, seconds of one core."""
     events: list[Event] = []
-    started = time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them count the time in which they wait for each other
+    started = time.process_time()
     made = model.reconstruct(photo(), disc(), on_event=events.append)
-    return made, events, time.perf_counter() - started
+    seconds = time.process_time() - started
+    torch.set_num_threads(threads)
+    return made, events, seconds
 
 
 # The whole path
@@ -150,7 +154,7 @@ def test_files_of_an_object(whole: tuple[Object3D, list[Event], float], tmp_path
     assert_valid_glb(path)
     back = load_object(path)
     assert back.pose == made.pose
-    assert back.provenance == made.provenance
+    assert back.provenance == replace(made.provenance, timings={})
     assert made.save_splats(tmp_path / "thing.ply").stat().st_size > 68 * len(made.gaussians or ())
 
 
