@@ -12,6 +12,7 @@ class PreprocessConfig:
 
     size: int = 518  # px; side of every network input
     box_factor: float = 1.2  # side of the square crop / longer side of the mask's box
+    unit: Literal["scene", "object"] = "scene"  # over what the median distance is that counts as 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,13 @@ class CoordsConfig:
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """Statistics that undo the normalization of the six-number rotation."""
+    """Statistics that undo the normalization of the six-number rotation, and the voxels' frame.
+
+    frame: voxels stand in the object's own z-up frame, as released, or in that of the view (x
+    right, y away from the camera, z up in the photo); the rotation then only tells what is up.
+    """
+
+    frame: Literal["object", "view"] = "object"
 
     rotation_mean: tuple[float, ...] = (
         -0.06366084883674913,
@@ -280,6 +287,8 @@ class MeshDecoderConfig:
     trunk: TrunkConfig = TrunkConfig()
     divisors: tuple[int, ...] = (4, 8)  # width of each subdivision, as a part of the trunk's
     groups: int = 32  # of the group norms
+    interior: Literal["open", "filled"] = "open"  # what vertices count as that no voxel touches:
+    # outside, as released, or inside where the voxels enclose them
 
 
 SPLAT_DECODER_32 = SplatDecoderConfig()

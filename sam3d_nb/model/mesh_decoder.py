@@ -61,6 +61,7 @@ class MeshDecoder(Trunk):
 
     def __init__(self, config: MeshDecoderConfig) -> None:
         super().__init__(config.trunk)
+        self.interior = config.interior
         widths = [config.trunk.width, *(config.trunk.width // d for d in config.divisors)]
         self.upsample: Stack[SubdivisionBlock] = Stack(
             SubdivisionBlock(width, narrower, config.groups) for width, narrower in pairwise(widths)
@@ -91,7 +92,9 @@ class MeshDecoder(Trunk):
         if len(grid.items) != 1:
             raise InputError(f"the grid holds {len(grid.items)} batch items; decode one at a time")
         hidden, fine = self.hidden(latent, grid)
-        mesh = mesh_from_features(fine.xyz, self.head(hidden), fine.resolution)
+        mesh = mesh_from_features(
+            fine.xyz, self.head(hidden), fine.resolution, filled=self.interior == "filled"
+        )
         if not len(mesh.faces):
             raise SurfaceError(
                 f"no surface crosses the {len(fine)} fine voxels decoded from {len(grid)} voxels; "

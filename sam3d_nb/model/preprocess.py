@@ -110,8 +110,10 @@ def resize_antialiased(
     return F.interpolate(source[None], size, mode=mode, antialias=True)[0].to(x.device)
 
 
-def pointmap_moments(pointmap: Tensor, mask: Tensor) -> Moments:
-    """Return the object's median point and the photo's median distance from it.
+def pointmap_moments(
+    pointmap: Tensor, mask: Tensor, unit: Literal["scene", "object"] = "scene"
+) -> Moments:
+    """Return the object's median point and the photo's, or the object's, median distance from it.
 
     `pointmap` (3, H, W) with holes, `mask` (1, H, W); pixels above 0.5 are the object. Medians
     leave NaN out and take the lower of two middle values. An object without any finite
@@ -125,7 +127,8 @@ def pointmap_moments(pointmap: Tensor, mask: Tensor) -> Moments:
         return Moments(scale=pointmap.new_ones(3), shift=pointmap.new_zeros(3))
     shift = on_object.nanmedian(dim=1).values  # (3,)
     distance = (pointmap - shift[:, None, None]).abs().amax(dim=0)  # (H, W), NaN from any channel
-    scale = distance.nanmedian().expand(3)
+    counted = distance if unit == "scene" else distance[mask[0] > 0.5]
+    scale = counted.nanmedian().expand(3)
     if not bool(shift.isfinite().all() and scale.isfinite().all() and scale[0] > 0):
         raise InputError(
             f"point map: median point {shift.tolist()} of the object and median distance "
@@ -207,7 +210,7 @@ def prepare_inputs(
     }
     if pointmap is None:
         return ConditionInputs(tensors, Moments(mask.new_ones(3), mask.new_zeros(3)))
-    moments = pointmap_moments(pointmap, mask)
+    moments = pointmap_moments(pointmap, mask, config.unit)
     # Padding is 0 in network units, which is the shift. Sampling first leaves less to normalize.
     cropped = crop(pointmap, box, moments.shift)
     views = {

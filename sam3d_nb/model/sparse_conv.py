@@ -22,6 +22,9 @@ OTHER_CHUNK_BYTES = 64 << 20
 NARROW = 256
 """Channels up to which gathering takes longer than the product, and the fused kernel wins."""
 
+SPARE_ROWS = 4096
+"""Rows of zeros that stand for missing neighbors where gradients are wanted."""
+
 GROUP_NORM_EPS = 1e-5
 
 
@@ -54,8 +57,12 @@ def upsampled_conv(
     grid.parents.grid.check_rows(features, weight.shape[-1])
     out = weight.shape[0]
     by_tap = weight.flatten(1, 3).transpose(0, 1).flatten(0, 1)  # (27 * out, in)
-    products = F.linear(with_zero_row(features), by_tap).view(-1, out)  # ((M + 1) * 27, out)
-    total = _gathered_sum(products, grid.parent_taps)
+    if torch.is_grad_enabled():
+        products = F.linear(features, by_tap).view(-1, out)  # (M * 27, out)
+        total = _gathered_sum(*_spread(products, grid.parent_taps))
+    else:
+        products = F.linear(with_zero_row(features), by_tap).view(-1, out)  # ((M + 1) * 27, out)
+        total = _gathered_sum(products, grid.parent_taps)
     return total if bias is None else total + bias
 
 
@@ -204,12 +211,26 @@ def _gathered_linear(
     if features.shape[1] <= NARROW and kernels.fuses(features):
         return kernels.gathered_linear(features, table, weight, bias)
     source = with_zero_row(features)
+    if torch.is_grad_enabled():
+        source, table = _spread(features, table)
 
     def part(rows: slice) -> Tensor:
         gathered = source.index_select(0, table[rows].flatten())
         return F.linear(gathered.view(-1, weight.shape[1]), weight, bias)
 
     return _in_chunks(part, len(table), weight.shape[1] * source.element_size(), source)
+
+
+def _spread(features: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features with many rows of zeros below, and a table whose missing entries share them.
+
+    The gradients of all missing neighbors would else be added up in one row, one after another,
+    which takes most of the time of a step of training.
+    """
+    rows = len(features)
+    source = torch.cat([features, features.new_zeros(SPARE_ROWS, features.shape[1])])
+    spare = torch.arange(table.numel(), dtype=table.dtype, device=table.device) % SPARE_ROWS
+    return source, torch.where(table >= rows, rows + spare.view_as(table), table)
 
 
 def _gathered_sum(source: Tensor, table: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ channels are evaluated and kept only where the surface is.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from sam3d_nb.errors import InputError, ReconstructionError
@@ -74,8 +76,12 @@ def mesh_from_features(
     coords: Tensor,  # (N, 3) int: active voxels in [0, resolution), each once
     features: Tensor | VoxelFeatures,  # (N, 101), or a function that evaluates a part of it
     resolution: int,
+    *,
+    filled: bool = False,
 ) -> Surface:
     """Extract the surface that the mesh decoder's voxel features describe.
+
+    With `filled`, grid vertices that no voxel touches are inside where the voxels enclose them.
 
     Vertices are in the z-up object frame, in about [-0.5, 0.5]; attributes (V, 6) in (0, 1) are
     red, green, blue and three normal-like channels. Empty tensors when no surface is crossed.
@@ -87,6 +93,8 @@ def mesh_from_features(
     box = Box.around(coords, resolution)
     active = _occupancy(box, coords)
     distance = _distances(box, coords, active, lookup, resolution)
+    if filled:
+        distance[_enclosed(_count(box, active) == 0)] = -1.0
     cells, touched, row_of_point = _surface_cells(box, distance)
     sums, weights = _average(box, coords, lookup, cells, touched, row_of_point)
     points = touched.nonzero()  # (P, 3), as the rows of `cells.corners`
@@ -164,6 +172,17 @@ def _distances(
         bad = int((~finite).sum())
         raise SurfaceError(f"the signed distance is not finite at {bad} grid vertices; {OVERFLOW}")
     return distance
+
+
+def _enclosed(empty: Tensor) -> Tensor:
+    """Return which vertices of a bool volume hang together without reaching its border."""
+    volume = empty.cpu().numpy()
+    labels, count = ndimage.label(volume)  # face neighbors
+    faces = [labels.take(end, axis) for axis in range(3) for end in (0, -1)]
+    outside = np.zeros(count + 1, dtype=bool)
+    outside[np.concatenate([face.ravel() for face in faces])] = True
+    outside[0] = True  # vertices that are not empty
+    return torch.from_numpy(~outside[labels]).to(empty.device)
 
 
 def _surface_cells(box: Box, distance: Tensor) -> tuple[Cells, Tensor, Tensor]:

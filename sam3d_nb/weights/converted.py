@@ -94,12 +94,12 @@ def file_of(piece: str) -> str:
     return f"{piece}.safetensors"
 
 
-def read_converted(folder: Path) -> tuple[Converted, Manifest]:
-    """Return what is in a converted model's folder; checks sizes, not hashes.
+def read_converted(folder: Path, model: str = SAM3D) -> tuple[Converted, Manifest]:
+    """Return what is in the folder of a converted `model`; checks sizes, not hashes.
 
     Raises WeightsError where something is missing, damaged or of another version.
     """
-    manifest = read_manifest(folder, SAM3D)
+    manifest = read_manifest(folder, model)
     check_files(folder, manifest)
     if CONFIG not in manifest.files:
         raise WeightsError(f"{folder / 'manifest.json'} is damaged: it has no {CONFIG}")

@@ -1,0 +1,1 @@
+"""The small model that comes with the package: its configuration and its weights."""

@@ -1,0 +1,46 @@
+"""The model `tiny` by the weights that come with the package, made once a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sam3d_nb.devices import choose_device
+from sam3d_nb.engine.memory import choose_plan
+from sam3d_nb.tiny.model import NAME, Tiny
+from sam3d_nb.weights.converted import read_converted
+from sam3d_nb.weights.folder import MANIFEST
+from sam3d_nb.weights.load import FileStore
+
+FOLDER = Path(__file__).parent / "weights"
+"""The weights, their model card and the attribution of what they were trained on."""
+
+_latest: list[Tiny] = []
+
+
+def missing() -> str:
+    """Return what to do where the package came without the weights; empty where they are there."""
+    if (FOLDER / MANIFEST).is_file():
+        return ""
+    return "install sam3d_nb from its repository or wheel again: the weights of tiny are not in it"
+
+
+def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
+    """Return `tiny` on a device under a memory plan, see `load_model`.
+
+    The model that was loaded last is kept, and asking for it again costs nothing. Raises InputError
+    for a device that is not there, WeightsError where the weights are damaged.
+    """
+    target = torch.device(choose_device(device))
+    plan = choose_plan(target) if memory == "auto" else memory
+    for model in _latest:
+        if model.device == target and model.memory.plan == plan:
+            return model
+    converted, manifest = read_converted(FOLDER, NAME)
+    # half precision is slower on a CPU
+    dtype = torch.float32 if target.type == "cpu" else None
+    store = FileStore(FOLDER, converted, manifest, dtype=dtype, device=target)
+    model = Tiny(store, target.type, plan)
+    _latest[:] = [model]
+    return model

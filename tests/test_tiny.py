@@ -1,0 +1,133 @@
+"""The small model: what it does besides the stages that it shares with the official one."""
+
+import numpy as np
+import pytest
+import torch
+
+from sam3d_nb.frames import FACING_CAMERA, Pose, project
+from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.color import to_linear
+from sam3d_nb.splats import Gaussians
+from sam3d_nb.tiny.config import TINY
+from sam3d_nb.tiny.observe import SURE, observe
+from sam3d_nb.tiny.paint import paint
+from sam3d_nb.weights.config import check_consistent, from_json, to_json
+
+HEIGHT, WIDTH, FOCAL, DISTANCE, RADIUS, COUNT = 96, 128, 120.0, 3.0, 0.5, 16
+CAMERA = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
+POSE = Pose(FACING_CAMERA, (0.0, 0.0, DISTANCE), (2 * RADIUS,) * 3)
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[np.ndarray, np.ndarray]:
+    """Mask and point map of a ball in front of a wall."""
+    v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    rays = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL, np.ones_like(u)], -1)
+    a, b = (rays**2).sum(-1), DISTANCE * rays[..., 2]
+    root = b**2 - a * (DISTANCE**2 - RADIUS**2)
+    mask = root > 0
+    depth = np.where(mask, (b - np.sqrt(np.maximum(root, 0))) / a, 5.0)
+    return mask, rays * depth[..., None]
+
+
+def centers() -> np.ndarray:
+    """Centers of the view cube's voxels (R, R, R, 3) in the camera, one by one."""
+    found = np.zeros((COUNT, COUNT, COUNT, 3))
+    for place in np.ndindex(COUNT, COUNT, COUNT):
+        right, away, up = (np.array(place) + 0.5) / COUNT - 0.5
+        found[place] = np.array([right, -up, away]) * 2 * RADIUS + [0, 0, DISTANCE]
+    return found
+
+
+def test_the_configuration_fits_and_survives_its_file():
+    check_consistent(TINY)
+    assert from_json(to_json(TINY)) == TINY
+
+
+def test_what_the_camera_sees_decides_and_the_rest_is_left_to_the_network(ball):
+    mask, points = ball
+    logits = torch.full((1, 1, COUNT, COUNT, COUNT), 0.5)
+    found = observe(logits, POSE, points, mask, CAMERA)[0, 0].numpy()
+    place = centers()
+    radius = np.linalg.norm(place - [0, 0, DISTANCE], axis=-1)
+    voxel = 2 * RADIUS / COUNT
+    front = place[..., 2] < DISTANCE
+    clear = radius > RADIUS + 2.5 * voxel
+    assert (found[clear & front] == -SURE).mean() > 0.95  # in front of the ball, or beside it
+    assert (found[radius < RADIUS - 1.5 * voxel] == 0.5).all()  # inside: not seen
+    seen = (found == SURE).sum()
+    assert seen > 50
+    assert (np.abs(radius - RADIUS)[found == SURE] < voxel).all()
+    assert not (found[~front & (radius < RADIUS)] == -SURE).any()
+
+
+def test_nothing_is_known_without_points(ball):
+    mask, points = ball
+    logits = torch.randn(1, 1, COUNT, COUNT, COUNT, generator=torch.Generator().manual_seed(0))
+    unknown = np.full_like(points, np.nan)
+    found = observe(logits, POSE, unknown, np.ones_like(mask), CAMERA)
+    assert not (found == SURE).any()
+
+
+def test_a_cube_behind_the_camera_changes_nothing(ball):
+    mask, points = ball
+    logits = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    behind = Pose(FACING_CAMERA, (0.0, 0.0, -5.0), (1.0,) * 3)
+    assert torch.equal(observe(logits, behind, points, mask, CAMERA), logits)
+
+
+@pytest.fixture(scope="module")
+def painted(ball) -> tuple[Mesh, Mesh, Gaussians, np.ndarray]:
+    """A grey ball before and after, gaussians after, and the photo, whose columns differ."""
+    mask, _ = ball
+    n, m = 24, 48
+    theta, phi = np.meshgrid(np.linspace(0.05, np.pi - 0.05, n), np.linspace(0, 2 * np.pi, m))
+    direction = np.stack(
+        [np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1
+    ).reshape(-1, 3)
+    i, j = (g.ravel() for g in np.meshgrid(np.arange(m - 1), np.arange(n - 1), indexing="ij"))
+    a, b, c, d = i * n + j, i * n + j + 1, (i + 1) * n + j, (i + 1) * n + j + 1
+    faces = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
+    mesh = Mesh(direction / 2, faces, colors=np.full((n * m, 3), 0.2))
+    outward = (mesh.normals * direction).sum(1).mean()
+    mesh = Mesh(mesh.vertices, faces[:, ::-1] if outward < 0 else faces, colors=mesh.colors)
+    count = len(direction)
+    splats = Gaussians(
+        direction / 2,
+        np.full((count, 3), 0.01),
+        np.tile([1.0, 0, 0, 0], (count, 1)),
+        np.ones(count),
+        np.full((count, 3), 0.5),
+    )
+    image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    image[..., 0] = np.linspace(0, 255, WIDTH)
+    image[..., 1] = 255
+    after, splats = paint(mesh, splats, POSE, image, mask, CAMERA)
+    return mesh, after, splats, image
+
+
+def test_seen_surface_has_the_photo_s_colors(painted):
+    mesh, after, splats, image = painted
+    placed = POSE.apply(mesh.vertices)
+    near = placed[:, 2] < DISTANCE - 0.35
+    assert near.sum() > 40
+    column = project(placed, CAMERA)[:, 0]
+    red = np.interp(column - 0.5, np.arange(WIDTH), image[0, :, 0] / 255)
+    wanted = np.stack([red, np.ones_like(red), np.zeros_like(red)], 1)
+    np.testing.assert_allclose(after.colors[near], to_linear(wanted)[near], atol=0.02)
+    np.testing.assert_allclose(splats.colors[near], wanted[near], atol=0.02)
+
+
+def test_hidden_surface_keeps_its_colors(painted):
+    mesh, after, splats, _ = painted
+    hidden = POSE.apply(mesh.vertices)[:, 2] > DISTANCE + 0.1
+    assert (after.colors[hidden] == mesh.colors[hidden]).all()
+    assert (splats.colors[hidden] == 0.5).all()
+    assert (after.faces == mesh.faces).all()
+
+
+def test_an_empty_mesh_is_left_as_it_is(ball):
+    mask, _ = ball
+    empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
+    image = np.zeros((*mask.shape, 3), dtype=np.uint8)
+    assert paint(empty, None, POSE, image, mask, CAMERA) == (empty, None)
