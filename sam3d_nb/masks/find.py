@@ -51,12 +51,17 @@ def knows_words(segmenter: Segmenter) -> bool:
     return segmenter.name in SEGMENTERS and SEGMENTERS[segmenter.name].words
 
 
+def usual_threshold(segmenter: Segmenter) -> float:
+    """Return the score from which on this segmenter's masks are taken, unless somebody says."""
+    return THRESHOLD if knows_words(segmenter) else 0.0
+
+
 def find_objects(
     example: Example,
     segmenter: str | Segmenter | None = None,
     *,
     prompt: str | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     mask_threshold: float = MASK_THRESHOLD,
     device: str = "auto",
 ) -> Found:
@@ -64,15 +69,16 @@ def find_objects(
 
     segmenter: a name of `SEGMENTERS` or one that is loaded; by default sam3 if its weights are
     ready, else embedded. prompt: what to find, for segmenters that know words; by default
-    'interior objects'. threshold: of the scores. mask_threshold: of a pixel's probability, where
-    the segmenter has one. Both are between 0 and 1.
+    'interior objects'. threshold: of the scores; by default 0.4 for segmenters that know words,
+    else 0. mask_threshold: of a pixel's probability, for the former. Both are between 0 and 1.
 
     Raises InputError, and WeightsError where the segmenter's weights are missing.
     """
     for name, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise InputError(f"{name} is a number from 0 to 1 but got {value}")
     finder = pick_segmenter(segmenter, device)
+    threshold = usual_threshold(finder) if threshold is None else threshold
     note = ""
     if knows_words(finder):
         for setting, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):

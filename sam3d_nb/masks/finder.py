@@ -15,10 +15,10 @@ from sam3d_nb.masks.filters import clean
 from sam3d_nb.masks.find import (
     MASK_THRESHOLD,
     PROMPT,
-    THRESHOLD,
     knows_words,
     pick_segmenter,
     save_masks,
+    usual_threshold,
     with_masks,
 )
 from sam3d_nb.masks.segmenter import Prompt, Segment, Segmenter
@@ -26,7 +26,7 @@ from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.view.masks import draw_masks
 
 LEAST = 0.1
-"""Masks with a lower score are not asked for."""
+"""Masks by words with a lower score are not asked for."""
 WIDE = {"description_width": "9rem"}
 
 
@@ -35,7 +35,9 @@ class MaskFinder(widgets.VBox):
 
     segmenter: a name, or one that is loaded; by default sam3 if its weights are ready, else
     embedded. The words count for segmenters that know words, and so does the mask threshold. The
-    counts follow the sliders. Raises what `load_segmenter` and `Segmenter.masks` do.
+    threshold of the scores is 0.4 for these, else 0. The counts follow the sliders.
+
+    Raises what `load_segmenter` and `Segmenter.masks` do.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class MaskFinder(widgets.VBox):
         segmenter: str | Segmenter | None = None,
         *,
         prompt: str = PROMPT,
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
         mask_threshold: float = MASK_THRESHOLD,
         device: str = "auto",
         size: int = 800,
@@ -56,7 +58,8 @@ class MaskFinder(widgets.VBox):
         self._size = size
         words = knows_words(self.segmenter)
         self.prompt = widgets.Text(prompt, description="find", disabled=not words, style=WIDE)
-        self.threshold = _slider("least score", threshold, LEAST, disabled=False)
+        score = usual_threshold(self.segmenter) if threshold is None else threshold
+        self.threshold = _slider("least score", score, LEAST if words else 0.0, disabled=False)
         self.mask_threshold = _slider("pixel threshold", mask_threshold, 0.0, disabled=not words)
         self.button = widgets.Button(description="Find", button_style="primary")
         self.counts = widgets.HTML()

@@ -19,7 +19,7 @@ def add_mask_options(parser: argparse.ArgumentParser, add: Callable[..., None]) 
     add(parser, "segmenter", help=text)
     text = "-2: what to find, in words, for sam3 (default: interior objects)"
     add(parser, "sam_prompt", help=text)
-    text = "-2: least score of a mask, 0 to 1 (default: 0.4)"
+    text = "-2: least score of a mask, 0 to 1 (default: 0.4 for sam3, else 0)"
     add(parser, "sam_threshold", type=float, help=text)
     text = "-2: least probability of a pixel, 0 to 1, for sam3 (default: 0.4)"
     add(parser, "sam_mask_threshold", type=float, help=text)
@@ -37,24 +37,16 @@ def find_masks(options: argparse.Namespace, example: Any) -> tuple[Any, dict[str
 
     Says on standard error what was found and dropped. Raises ReconstructionError for nothing.
     """
-    from sam3d_nb.masks.find import (
-        MASK_THRESHOLD,
-        THRESHOLD,
-        find_objects,
-        save_masks,
-        with_masks,
-    )
+    from sam3d_nb.masks.find import MASK_THRESHOLD, find_objects, save_masks, with_masks
     from sam3d_nb.runs import plain_name, result_folder
 
-    def chosen(value: float | None, default: float) -> float:
-        return default if value is None else value
-
+    given = options.sam_mask_threshold
     found = find_objects(
         example,
         options.segmenter,
         prompt=options.sam_prompt,
-        threshold=chosen(options.sam_threshold, THRESHOLD),
-        mask_threshold=chosen(options.sam_mask_threshold, MASK_THRESHOLD),
+        threshold=options.sam_threshold,
+        mask_threshold=MASK_THRESHOLD if given is None else given,
         device=options.device,
     )
     for line in found.report():

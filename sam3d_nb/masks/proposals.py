@@ -15,17 +15,17 @@ ALIKE = 0.5  # cost of merging what nobody would tell apart
 BACKGROUND_AREA, BACKGROUND_RIM = 0.02, 0.05  # of the photo, of its rim
 
 WEIGHTS: dict[str, float] = {
-    "log area": 0.0435,
-    "log area squared": -0.0053,
-    "contact": 0.2772,
-    "contact squared": -0.0707,
-    "log contrast": 0.0406,
-    "log outline": -0.0240,
-    "fill": 0.2672,
-    "sides": -0.1409,
-    "parent cost": 0.0322,
-    "persistence": 0.0226,
-    "constant": 0.3130,
+    "log area": 0.0414,
+    "log area squared": -0.0049,
+    "contact": 0.2785,
+    "contact squared": -0.0643,
+    "log contrast": 0.0581,
+    "log outline": -0.0036,
+    "fill": 0.2526,
+    "sides": -0.1089,
+    "parent cost": 0.0241,
+    "persistence": 0.0381,
+    "constant": 0.2336,
 }
 """What `describe` says of a node, and its weight in the guess of the IoU with an object.
 
