@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sam3d_nb.batch.run import reconstruct_batch as reconstruct_batch
     from sam3d_nb.diagnosis import doctor as doctor
     from sam3d_nb.errors import Sam3dError as Sam3dError
     from sam3d_nb.evaluate import compare as compare
@@ -52,6 +53,7 @@ _MODULES = {
     "load_example": "examples",
     "load_model": "zoo",
     "load_segmenter": "masks.segmenter",
+    "reconstruct_batch": "batch.run",
     "reconstruct_to_folder": "runs",
     "refine_layout": "refine.object",
     "render": "view.render",

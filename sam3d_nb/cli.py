@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam3d_nb import __version__
+from sam3d_nb.batch.command import batch_options, run_batch
 from sam3d_nb.errors import (
     InputError,
     OutOfMemoryError,
@@ -37,7 +38,8 @@ exit codes:
   4    the result cannot be written
   5    a model's weights are missing
   6    memory ran out
-  7    the model found nothing usable (evaluate, profile, scenes: for one object at least)
+  7    the model found nothing usable (batch, evaluate, profile, scenes: for one object
+       at least)
   130  interrupted
 """
 
@@ -117,6 +119,8 @@ def _make_parser() -> _Parser:
     _inference_options(add("inference", _inference, "reconstruct one object of a photo, or all"))
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
     _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
+    batch = add("batch", run_batch, "reconstruct every mask of many photos, a stopped run goes on")
+    batch_options(batch, _option, _switch, _model_options, _formats)
     profile = add("profile", run_profile, "time a model, by the published method")
     profile_options(profile, _option, _switch, _model_options)
     add_weights_command(commands, [common])

@@ -1,0 +1,76 @@
+"""What decides the files of an object besides its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sam3d_nb import __version__
+from sam3d_nb.errors import InputError
+from sam3d_nb.pipeline import Model
+from sam3d_nb.runs import check_formats
+
+LAYOUT = 1
+"""Version of the files' names and contents."""
+PLACE = ("device", "accelerated")
+"""What a model tells about where it runs: an object made elsewhere is made."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The same for all objects of a batch.
+
+    formats: of the files. options: what else `reconstruct` of the model takes. Raises InputError
+    for an unknown format.
+    """
+
+    seed: int = 0
+    formats: tuple[str, ...] = ("glb",)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_formats(self.formats)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The model of a worker. decided: what `Model.deciding` says. place: the worker's machine."""
+
+    name: str
+    version: str
+    decided: Mapping[str, Any]
+    device: str = "cpu"
+    package: str = __version__
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides results: equal identities make equal objects."""
+        decided = {name: value for name, value in self.decided.items() if name not in PLACE}
+        return {"model": self.name, "version": self.version, "package": self.package, **decided}
+
+
+def identify(model: Model, settings: Settings) -> Identity:
+    """Return who `model` is; raises InputError where it has no such option."""
+    decided = model.deciding(**settings.options)
+    return Identity(model.name, model.version, decided, str(decided.get("device", "cpu")))
+
+
+def object_key(identity: Identity, settings: Settings, inputs_sha256: str) -> str:
+    """Return the hash of all that decides the files of an object."""
+    about = {
+        "layout": LAYOUT,
+        "identity": identity.deciding(),
+        "seed": settings.seed,
+        "formats": sorted(set(settings.formats)),
+        "inputs": inputs_sha256,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def check_number(name: str, value: Any, least: int) -> int:
+    """Return a whole number from `least` on; raises InputError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is a whole number from {least} on, but got {value!r}")
+    return value
