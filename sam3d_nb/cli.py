@@ -38,8 +38,7 @@ exit codes:
   4    the result cannot be written
   5    a model's weights are missing
   6    memory ran out
-  7    the model found nothing usable (batch, evaluate, profile, scenes: for one object
-       at least)
+  7    the model found nothing usable (batch, evaluate, profile, scenes: for one object at least)
   130  interrupted
 """
 
