@@ -13,7 +13,7 @@ from shapes import box, icosphere, mesh
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example
-from sam3d_nb.frames import FACING_CAMERA, Pose
+from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D, Provenance
 from sam3d_nb.view import render as rendering
@@ -24,6 +24,7 @@ from sam3d_nb.view.shading import sample_texture, shrink, to_srgb, with_normals
 from sam3d_nb.view.sheet import SIDES, contact_sheet, cutout
 from sam3d_nb.view.show import show
 from sam3d_nb.view.thin import thinned
+from sam3d_nb.view.three import looking_at
 from sam3d_nb.view.world import ball, photo_direction, turned, upright
 
 PROVENANCE = Provenance("silhouette", "1", "0.1", "0" * 64, mask_index=0)
@@ -352,6 +353,27 @@ def test_a_thinned_mesh_keeps_its_texture_and_the_pieces_of_it() -> None:
     seam = np.unique(small.vertices[first], axis=0), np.unique(small.vertices[~first], axis=0)
     both = len(seam[0]) + len(seam[1]) - len(np.unique(np.concatenate(seam), axis=0))
     assert both > 20, "the halves still touch"
+
+
+def test_viewers_side_by_side_turn_together_and_look_at_the_object() -> None:
+    view = show(ball_object(), ball_object(), size=32)
+    first, second = find(view, "Renderer")
+    start = np.array(first.camera.position)
+    np.testing.assert_allclose(
+        looking_at(first.camera.position, (0, 0, 0)), first.camera.quaternion, atol=1e-9
+    )
+    for leader, other in ((first, second), (second, first)):
+        place = tuple((np.roll(np.array(leader.camera.position), 1) * 1.2).tolist())
+        leader.camera.position = place
+        assert other.camera.position == place
+        x, y, z, w = other.camera.quaternion
+        forward = rotation_matrix((w, x, y, z)) @ [0, 0, -1]
+        np.testing.assert_allclose(forward, -np.array(place) / np.linalg.norm(place), atol=1e-9)
+    assert np.linalg.norm(first.camera.position) > 1.4 * np.linalg.norm(start)
+    for place in ((0, 5, 0), (0, -5, 0)):
+        x, y, z, w = looking_at(place, (0, 0, 0))
+        forward = rotation_matrix((w, x, y, z)) @ [0, 0, -1]
+        np.testing.assert_allclose(forward, -np.array(place) / 5, atol=1e-9)
 
 
 def test_viewers_side_by_side_share_what_a_notebook_can_hold(

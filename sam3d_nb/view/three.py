@@ -12,7 +12,6 @@ from io import BytesIO
 
 import numpy as np
 import pythreejs as three
-from ipywidgets import jslink
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -57,12 +56,36 @@ def build_viewer(
 
 
 def link_viewers(viewers: Sequence[three.Renderer]) -> None:
-    """Let all viewers turn with the one that is dragged."""
-    first = viewers[0]
-    for other in viewers[1:]:
-        for trait in ("position", "quaternion"):
-            jslink((first.camera, trait), (other.camera, trait))
-        jslink((first.controls[0], "target"), (other.controls[0], "target"))
+    """Let all viewers turn with the one that is dragged, when it is let go.
+
+    The camera's place is what counts: the direction that the browser reports with it is that of the
+    drag before.
+    """
+
+    def follow(leader: three.Renderer) -> None:
+        place, target = leader.camera.position, leader.controls[0].target
+        for other in viewers:
+            theirs = (*other.camera.position, *other.controls[0].target)
+            if not np.allclose(theirs, (*place, *target), atol=1e-9):
+                other.controls[0].target = target
+                other.camera.position = place
+                other.camera.quaternion = looking_at(place, target)
+
+    for viewer in viewers if len(viewers) > 1 else ():
+        for part, trait in ((viewer.camera, "position"), (viewer.controls[0], "target")):
+            part.observe(lambda _, leader=viewer: follow(leader), trait)
+
+
+def looking_at(place: Sequence[float], target: Sequence[float]) -> tuple[float, ...]:
+    """Return the turn (x, y, z, w) of a camera at `place` (3,) that looks at `target`, y up."""
+    backward = np.subtract(place, target)
+    backward = backward / max(float(np.linalg.norm(backward)), 1e-12)
+    right = np.cross((0.0, 1.0, 0.0), backward)
+    right = right / max(float(np.linalg.norm(right)), 1e-12)
+    axes = np.stack([right, np.cross(backward, right), backward], axis=1)
+    if np.linalg.det(axes) < 0.5:  # straight from above or below
+        axes = Rotation.from_euler("x", -90 * np.sign(backward[1]), degrees=True).as_matrix()
+    return tuple(Rotation.from_matrix(axes).as_quat().tolist())
 
 
 def _camera(azimuth: float, elevation: float) -> three.PerspectiveCamera:

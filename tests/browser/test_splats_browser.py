@@ -1,4 +1,4 @@
-"""Gaussians in JupyterLab: WebGL draws them where the mesh is, and the mouse turns them."""
+"""Gaussians in JupyterLab: WebGL draws them where the mesh is, and the mouse turns both."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,16 +43,25 @@ def test_gaussians_stand_where_the_mesh_does_and_turn(
     notebook.page.mouse.down()
     notebook.page.mouse.move(x + 90, y + 20, steps=10)
     notebook.page.mouse.up()
+    for _ in range(50):
+        if changed(pixels(mesh), first[1]):
+            break
+        notebook.page.wait_for_timeout(200)
     screenshot("after")
-    turned = pixels(splats)
-    assert share_drawn(turned) > 0.1
-    assert (np.abs(turned - first[0]).max(-1) > 20).mean() > 0.05
+    turned = pixels(splats), pixels(mesh)
+    assert changed(turned[0], first[0])
+    agree(*turned)
+
+
+def changed(picture: np.ndarray, before: np.ndarray) -> bool:
+    """Tell whether many pixels of (H, W, 3) are others."""
+    return bool((np.abs(picture - before).max(-1) > 20).mean() > 0.05)
 
 
 def agree(splats: np.ndarray, mesh: np.ndarray) -> None:
     """Check that two pictures (H, W, 3) show the same outline, and much the same colors."""
     drawn = [np.abs(p - p[2, 2]).max(-1) > 12 for p in (splats, mesh)]
     assert share_drawn(splats) > 0.1
-    assert (drawn[0] & drawn[1]).sum() > 0.9 * (drawn[0] | drawn[1]).sum()
+    assert (drawn[0] & drawn[1]).sum() > 0.85 * (drawn[0] | drawn[1]).sum()  # discs stick out
     both = drawn[0] & drawn[1]
     assert np.abs(splats[both].mean(0) - mesh[both].mean(0)).max() < 60  # one is lit
