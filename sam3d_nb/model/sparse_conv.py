@@ -7,6 +7,7 @@ Features are (N, C) in the row order of a `Grid`. Weights have the published lay
 import math
 from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,6 @@ OTHER_CHUNK_BYTES = 64 << 20
 
 NARROW = 256
 """Channels up to which gathering takes longer than the product, and the fused kernel wins."""
-
-SPARE_ROWS = 4096
-"""Rows of zeros that stand for missing neighbors where gradients are wanted."""
 
 GROUP_NORM_EPS = 1e-5
 
@@ -40,7 +38,55 @@ def submanifold_conv(
     neighbors that do not exist count as zero.
     """
     grid.check_rows(features, weight.shape[-1])
+    if torch.is_grad_enabled():
+        out: Tensor = _Submanifold.apply(features, grid.neighbors, weight)
+        return out if bias is None else out + bias
     return _gathered_linear(features, grid.neighbors, weight.flatten(1), bias)
+
+
+class _Submanifold(torch.autograd.Function):
+    """The convolution with a backward pass that gathers as well, where autograd would scatter.
+
+    A voxel is its neighbor's neighbor at the opposite tap, so the gradient of the features is the
+    convolution of the output's gradient with the mirrored and transposed kernel. Adding up by
+    scattering takes many times longer on a GPU, most of it in the row of the missing neighbors.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda")
+    def forward(ctx: Any, features: Tensor, table: Tensor, weight: Tensor) -> Tensor:
+        """Convolve features (N, in) with weight (out, 3, 3, 3, in)."""
+        ctx.save_for_backward(features, table, weight)
+        return _gathered_linear(features, table, weight.flatten(1).to(features.dtype), None)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        """Return the gradients of features and weight."""
+        features, table, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        by_feature = by_weight = None
+        if ctx.needs_input_grad[0]:
+            mirrored = weight.flatten(1, 3).flip(1).permute(2, 1, 0).flatten(1)  # (in, 27 * out)
+            by_feature = _gathered_linear(grad, table, mirrored.to(grad.dtype), None)
+            by_feature = by_feature.to(features.dtype)
+        if ctx.needs_input_grad[2]:
+            by_weight = _gathered_product(grad, features, table).view(weight.shape)
+            by_weight = by_weight.to(weight.dtype)
+        return by_feature, None, by_weight
+
+
+def _gathered_product(grad: Tensor, features: Tensor, table: Tensor) -> Tensor:
+    """Return grad (R, out), transposed, times the gathered features: (out, K in), float32."""
+    source = with_zero_row(features.to(grad.dtype))
+    width = table.shape[1] * source.shape[1]
+    step = max(1, _chunk_bytes(source) // (width * source.element_size()))
+    total = torch.zeros(grad.shape[1], width, dtype=torch.float32, device=grad.device)
+    for start in range(0, len(table), step):
+        rows = slice(start, start + step)
+        gathered = source.index_select(0, table[rows].flatten()).view(-1, width)
+        total += (grad[rows].t() @ gathered).float()
+    return total
 
 
 def upsampled_conv(
@@ -56,13 +102,11 @@ def upsampled_conv(
     """
     grid.parents.grid.check_rows(features, weight.shape[-1])
     out = weight.shape[0]
-    by_tap = weight.flatten(1, 3).transpose(0, 1).flatten(0, 1)  # (27 * out, in)
     if torch.is_grad_enabled():
-        products = F.linear(features, by_tap).view(-1, out)  # (M * 27, out)
-        total = _gathered_sum(*_spread(products, grid.parent_taps))
-    else:
-        products = F.linear(with_zero_row(features), by_tap).view(-1, out)  # ((M + 1) * 27, out)
-        total = _gathered_sum(products, grid.parent_taps)
+        return submanifold_conv(grid.upsample(features), grid, weight, bias)
+    by_tap = weight.flatten(1, 3).transpose(0, 1).flatten(0, 1)  # (27 * out, in)
+    products = F.linear(with_zero_row(features), by_tap).view(-1, out)  # ((M + 1) * 27, out)
+    total = _gathered_sum(products, grid.parent_taps)
     return total if bias is None else total + bias
 
 
@@ -78,13 +122,13 @@ def subdivided_conv(
     fall on 8 parents; the taps that share a parent are added before the product.
     """
     grid.check_rows(features, weight.shape[-1])
+    if torch.is_grad_enabled():
+        return submanifold_conv(grid.subdivide(features), grid.subdivided, weight, bias)
     merged, taps = merged_taps(weight), _octant_taps(grid.device)
 
     def children(octant: int) -> Tensor:
         return _gathered_linear(features, grid.neighbors[:, taps[octant]], merged[octant], bias)
 
-    if torch.is_grad_enabled():
-        return torch.stack([children(octant) for octant in range(8)], dim=1).flatten(0, 1)
     out = features.new_empty(len(grid), 8, len(weight))  # no second copy of all at the end
     for octant in range(8):
         out[:, octant] = children(octant)
@@ -211,26 +255,12 @@ def _gathered_linear(
     if features.shape[1] <= NARROW and kernels.fuses(features):
         return kernels.gathered_linear(features, table, weight, bias)
     source = with_zero_row(features)
-    if torch.is_grad_enabled():
-        source, table = _spread(features, table)
 
     def part(rows: slice) -> Tensor:
         gathered = source.index_select(0, table[rows].flatten())
         return F.linear(gathered.view(-1, weight.shape[1]), weight, bias)
 
     return _in_chunks(part, len(table), weight.shape[1] * source.element_size(), source)
-
-
-def _spread(features: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features with many rows of zeros below, and a table whose missing entries share them.
-
-    The gradients of all missing neighbors would else be added up in one row, one after another,
-    which takes most of the time of a step of training.
-    """
-    rows = len(features)
-    source = torch.cat([features, features.new_zeros(SPARE_ROWS, features.shape[1])])
-    spare = torch.arange(table.numel(), dtype=table.dtype, device=table.device) % SPARE_ROWS
-    return source, torch.where(table >= rows, rows + spare.view_as(table), table)
 
 
 def _gathered_sum(source: Tensor, table: Tensor) -> Tensor:

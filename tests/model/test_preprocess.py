@@ -362,3 +362,17 @@ def test_bad_input_is_named(position, bad, message):
 def test_bad_tensors_are_named(function, bad, message):
     with pytest.raises(InputError, match=message):
         function(bad)
+
+
+def test_the_unit_of_an_object_does_not_depend_on_the_rest_of_the_photo():
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(3, 20, 24, generator=generator)
+    mask = torch.zeros(1, 20, 24)
+    mask[:, 5:12, 6:15] = 1
+    far = points.where(mask > 0.5, points * 50)
+    near, again = (pointmap_moments(p, mask, "object") for p in (points, far))
+    assert torch.equal(near.scale, again.scale)
+    inside = points[:, 5:12, 6:15].flatten(1)
+    wanted = (inside - near.shift[:, None]).abs().amax(0).median()
+    assert torch.equal(near.scale, wanted.expand(3))
+    assert not torch.equal(pointmap_moments(far, mask).scale, again.scale)

@@ -9,6 +9,7 @@ from torch import Tensor
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.model import surface
 from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.model.flexicubes_tables import CORNERS
 from sam3d_nb.model.surface import SurfaceError, mesh_from_features, to_gltf
 
 
@@ -143,3 +144,29 @@ def test_features_that_are_not_finite_are_refused(channel: int, bad: float) -> N
         mesh_from_features(coords, features, 6)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, ReconstructionError)
+
+
+def test_filled_leaves_one_surface_where_voxels_enclose_a_space() -> None:
+    """A shell of voxels around a ball: open it has a wall on its inner side as well."""
+    size = 16
+    axis = torch.arange(size)
+    grid = torch.cartesian_prod(axis, axis, axis)
+    radius = ((grid + 0.5) / size - 0.5).norm(dim=1) * size
+    coords = grid[(radius - 5.5).abs() < 1.2]
+    features = torch.zeros(len(coords), 101)
+    for number, corner in enumerate(CORNERS):
+        place = (coords + torch.tensor(corner)) / size - 0.5
+        features[:, number] = place.norm(dim=1) - 5.5 / size + 1 / size
+    filled = mesh_from_features(coords, features, size, filled=True)
+    assert (filled.vertices.norm(dim=1) * size - 5.5).abs().max() < 0.2
+    opened = mesh_from_features(coords, features, size)
+    inner = opened.vertices.norm(dim=1) * size < 5
+    assert int(inner.sum()) > 100
+    assert len(opened.vertices) - int(inner.sum()) == len(filled.vertices)
+
+
+def test_filled_changes_nothing_where_no_space_is_enclosed() -> None:
+    coords, features = torch.tensor([[3, 3, 3], [3, 3, 4]]), torch.full((2, 101), -0.5)
+    opened, filled = (mesh_from_features(coords, features, 8, filled=f) for f in (False, True))
+    assert torch.equal(opened.vertices, filled.vertices)
+    assert torch.equal(opened.faces, filled.faces)
