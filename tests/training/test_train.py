@@ -1,0 +1,119 @@
+"""The training loop, and the way of weights from training into a model that runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sam3d_nb.errors import WeightsError
+from sam3d_nb.examples import Example
+from sam3d_nb.tiny.config import TINY
+from sam3d_nb.tiny.model import NAME, Tiny
+from sam3d_nb.weights.converted import read_converted
+from sam3d_nb.weights.folder import MANIFEST
+from sam3d_nb.weights.load import FileStore
+from sam3d_nb.weights.parts import PARTS
+from training.export import export
+from training.loop import Schedule, train
+from training.networks import Average, StructureEncoder, build, load, save, share_vision
+from training.train import file_of
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    schedule = Schedule(1.0, rate=2.0, warmup=10, hold=0.5)
+    assert schedule.rate_at(0.0, 0) == pytest.approx(0.2)
+    assert schedule.rate_at(0.3, 100) == 2.0
+    assert schedule.rate_at(0.75, 100) == pytest.approx(1.0)
+    assert schedule.rate_at(1.0, 100) == pytest.approx(0.0)
+
+
+def test_training_finds_what_there_is_to_find_and_survives_a_bad_step(capsys):
+    torch.manual_seed(0)
+    layer, true = nn.Linear(3, 1), torch.tensor([[1.0, -2.0, 0.5]])
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        x = torch.randn(64, 3)
+        error = (layer(x) - x @ true.T).square().mean()
+        return {"error": error * (torch.nan if step == 5 else 1.0)}
+
+    schedule = Schedule(0.03, rate=0.05, warmup=5, decay=0.9, clip=100.0, log_every=0.3)
+    log = train("line", {"layer": layer}, losses, schedule, 64)
+    np.testing.assert_allclose(layer.weight.detach(), true, atol=0.05)
+    assert not layer.training
+    assert log[0].startswith("line")
+    assert log[0] in capsys.readouterr().out
+    assert any("skipped 0.0000" not in line for line in log)
+
+
+def test_the_average_follows_the_parameters():
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    average = Average({"layer": layer}, decay=0.5)
+    nn.init.ones_(layer.weight)
+    for _ in range(60):
+        average.update()
+    nn.init.constant_(layer.weight, 7.0)
+    average.apply()
+    assert float(layer.weight.detach()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_encoder_gives_the_latent_that_the_flow_and_the_decoder_have():
+    mean, log_variance = StructureEncoder()(torch.zeros(2, 2, 32, 32, 32))
+    side, channels = TINY.structure_flow.resolution, TINY.structure_flow.channels
+    assert mean.shape == log_variance.shape == (2, channels, side, side, side)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """What `training.train` leaves, of networks that were not trained."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("trained")
+    names = [*PARTS, "structure_encoder"]
+    networks = {name: build(name, "cpu") for name in names}
+    share_vision(networks["condition_stage1"], networks["condition_stage2"])
+    for file in {file_of(name) for name in names}:
+        held = {name: networks[name] for name in names if file_of(name) == file}
+        save(folder / file, held, (".backbone.",) if file == "latent.safetensors" else ())
+    return folder
+
+
+def test_files_hold_what_was_saved(trained):
+    again = build("structure_encoder", "cpu")
+    load(trained / "vae.safetensors", {"structure_encoder": again})
+    other = build("structure_encoder", "cpu")
+    load(trained / "vae.safetensors", {"structure_encoder": other})
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+
+
+def test_exported_weights_run_and_fit_into_the_package(trained, tmp_path):
+    total = export(trained, "test", tmp_path / "weights")
+    assert total < 48e6
+    converted, manifest = read_converted(tmp_path / "weights", NAME)
+    assert converted.version == "test"
+    assert all(record.bytes < 16e6 for record in manifest.files.values())
+    assert converted.vision["condition_stage1"] == converted.vision["condition_stage2"]
+    store = FileStore(tmp_path / "weights", converted, manifest, dtype=torch.float32)
+    model = Tiny(store, "cpu")
+    image = np.full((64, 64, 3), 127, dtype=np.uint8)
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20:44, 16:48] = True
+    v, u = np.mgrid[:64, :64] + 0.5
+    points = np.stack([(u - 32) / 40, (v - 32) / 40, np.ones_like(u)], -1)
+    points *= np.where(mask, 2.0, 3.0)[..., None]
+    photo = Example(Path("test"), image, {0: mask}, pointmap=points.astype(np.float32))
+    result = model.reconstruct(photo, 0, steps=(1, 1), formats=("gaussians",))
+    assert result.provenance.model == NAME
+    assert len(result.gaussians) % TINY.splat_decoder.gaussians.per_voxel == 0
+    centers = result.pose.apply(result.gaussians.centers)
+    assert np.isfinite(centers).all()
+
+
+def test_a_folder_without_a_stage_is_no_model(trained, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        export(tmp_path, "test", tmp_path / "weights")
+    assert not (tmp_path / "weights" / MANIFEST).exists()
+    with pytest.raises(WeightsError):
+        read_converted(tmp_path, NAME)
