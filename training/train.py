@@ -39,7 +39,7 @@ MODULES = {
     "splat": ("splat_decoder", "splat_decoder_4"),
     "moge": ("moge",),
 }
-BATCH = {"vae": 32, "flow": 256, "latent": 48, "mesh": 8, "splat": 16, "moge": 128}
+BATCH = {"vae": 32, "flow": 192, "latent": 16, "mesh": 8, "splat": 16, "moge": 96}
 COMPILED = ("flow", "latent", "moge")
 OVERHEAD = 12.0  # seconds of a stage besides its training
 RATE = {"vae": 2e-3, "flow": 8e-4, "latent": 8e-4, "mesh": 1.5e-3, "splat": 1.5e-3, "moge": 1e-3}
