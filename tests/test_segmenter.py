@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import sam3d_nb as s3
 from sam3d_nb.errors import InputError
@@ -13,6 +14,7 @@ from sam3d_nb.masks.mixture import fit_mixture
 from sam3d_nb.masks.proposals import _within
 from sam3d_nb.masks.regions import make_regions
 from sam3d_nb.masks.segmenter import SEGMENTERS, Prompt
+from sam3d_nb.masks.sharpen import enlarge
 
 
 def iou(one, two):
@@ -284,3 +286,13 @@ def test_marked_regions_belong_where_the_person_says():
     chosen = regions.paint(cut_object(regions, tree, (20, 10, 160, 120), marked))
     assert not chosen[red].any()
     assert chosen[blue].all()
+
+
+@pytest.mark.parametrize("shape", [(90, 130), (211, 97), (40, 60), (300, 300)])
+def test_enlarging_a_part_is_enlarging_the_whole(shape):
+    probability = np.zeros((40, 60), np.float32)
+    probability[5:30, 40:60] = np.random.default_rng(0).random((25, 20), np.float32)
+    whole = Image.fromarray(probability).resize(shape[::-1], Image.Resampling.BILINEAR)
+    found = enlarge(probability, shape)
+    assert np.mean(found != (np.asarray(whole) > 0.5)) < 1e-3
+    assert not enlarge(np.zeros_like(probability), shape).any()

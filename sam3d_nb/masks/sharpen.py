@@ -57,10 +57,27 @@ def sharpen(regions: Regions, chosen: np.ndarray, allowed: np.ndarray | None = N
 
 def enlarge(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return (H, W) bool, where a probability (h, w) float32 scaled to `shape` is above half."""
-    if probability.shape != shape:
-        picture = Image.fromarray(probability)
-        probability = np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
-    return probability > 0.5
+    if probability.shape == shape:
+        return probability > 0.5
+    result = np.zeros(shape, bool)
+    some = probability > 0.01
+    if not some.any():
+        return result
+    windows, box = [], []
+    for axis, size in ((1, shape[0]), (0, shape[1])):
+        used, scale = np.flatnonzero(some.any(axis=axis)), probability.shape[1 - axis] / size
+        start = max(0, int((used[0] - 1) / scale))
+        stop = min(size, int((used[-1] + 2) / scale) + 1)
+        windows.append(slice(start, stop))
+        box.append((start * scale, min(stop * scale, probability.shape[1 - axis])))
+    rows, columns = windows
+    part = Image.fromarray(probability).resize(
+        (columns.stop - columns.start, rows.stop - rows.start),
+        Image.Resampling.BILINEAR,
+        box=(box[1][0], box[0][0], box[1][1], box[0][1]),
+    )
+    result[rows, columns] = np.asarray(part) > 0.5
+    return result
 
 
 def _window(rough: np.ndarray) -> tuple[slice, slice]:
