@@ -49,8 +49,8 @@ GRID = {
     "neutral": (0.3, 0.4),
 }
 NOTE = (
-    "Method and numbers were chosen on the four rooms. Held out: settings of the box cut and weights "
-    "of the guess chosen on the other three rooms, all else as it is."
+    "Method and numbers were chosen on the four rooms. Held out: settings of the box cut and "
+    "weights of the guess chosen on the other three rooms, all else as it is."
 )
 RIDGE = 0.1
 FLOOR = 0.05  # weight of a node that fits no object; one that fits perfectly has 1 more
