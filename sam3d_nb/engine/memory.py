@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -52,9 +53,12 @@ class Placement:
         if self.staged:
             self.store.release_all()
             return
+        names = [name for name in PARTS if name not in OPTIONAL]
         try:
-            for name in PARTS:
-                if name not in OPTIONAL:
+            with ThreadPoolExecutor(1) as pool:
+                made = [pool.submit(self.store.make, name) for name in names]
+                for name, ready in zip(names, made, strict=True):
+                    ready.result()  # while one's weights are copied, the next ones are made
                     self.store.get(name, self.device)
             return
         except Exception as error:

@@ -20,7 +20,6 @@ from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.preprocess import image_tensor
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, Reconstruction, Run, finish
-from sam3d_nb.refine import about, refine_pose
 from sam3d_nb.request import Request
 from sam3d_nb.weights.store import ModuleStore
 
@@ -132,6 +131,8 @@ class Sam3dObjects(Stages, Model):
         mesh = yield from self.decode_mesh(latent, grid, options)
         settings = self.settings(options) | {"point_map": depth.source}
         if options.refine_layout:
+            from sam3d_nb.refine import about, refine_pose  # slow to import
+
             yield LayoutEvent()
             points = depth.points.numpy()
             pose, report = refine_pose(mesh, pose, depth.intrinsics, request.mask, points)

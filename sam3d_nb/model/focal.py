@@ -9,7 +9,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from sam3d_nb.errors import InputError
@@ -43,6 +42,8 @@ def recover_focal_shift(
             f"point map of shape {tuple(points.shape)} and valid mask of shape "
             f"{tuple(valid.shape)} must be (H, W, 3) and (H, W)"
         )
+    from scipy.optimize import least_squares  # slow to import, so not before it is needed
+
     xy, z, uv = _samples(points, valid)
     if len(z) < 2:
         return (1.0 if focal is None else focal), 0.0

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from sam3d_nb.errors import InputError, ReconstructionError
@@ -176,6 +175,8 @@ def _distances(
 
 def _enclosed(empty: Tensor) -> Tensor:
     """Return which vertices of a bool volume hang together without reaching its border."""
+    from scipy import ndimage  # slow to import, so not before it is needed
+
     volume = empty.cpu().numpy()
     labels, count = ndimage.label(volume)  # face neighbors
     faces = [labels.take(end, axis) for axis in range(3) for end in (0, -1)]

@@ -7,20 +7,24 @@ the next network when this one leaves, without asking the driver.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sam3d_nb.weights.tensorfile import FileTensors, bytes_of
+
 BLOCK = 32 * 2**20
 """Bytes of a block, a power of two, as page-locked memory is handed out."""
 ALIGNMENT = 512
 """Bytes; where PyTorch's own allocations begin, by which libraries choose their kernels."""
 READERS = 8
-"""Threads that fill blocks, and blocks of page-locked memory that wait for the device."""
+"""Threads that fill blocks."""
+WAITING = 4
+"""Further blocks of page-locked memory, which the device is copying meanwhile."""
 
 
 class Block(NamedTuple):
@@ -58,32 +62,22 @@ def views(memory: Tensor, block: Block, tensors: Mapping[str, Tensor]) -> dict[s
     return found
 
 
-def page_locked(blocks: Sequence[Block], tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """Yield page-locked copies (bytes,) of blocks of host tensors.
-
-    One thread a block, so that pages of a mapped file are found by several at a time.
-    """
-    memories = [torch.empty(b.size, dtype=torch.uint8, pin_memory=True) for b in blocks]
-
-    def fill(block: Block, memory: Tensor) -> Tensor:
-        for name, part in views(memory, block, tensors).items():
-            np.copyto(_bytes(part), _bytes(tensors[name]))
-        return memory
-
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(fill, blocks, memories)
-
-
-def _bytes(tensor: Tensor) -> np.ndarray:
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+def fill(memory: Tensor, block: Block, tensors: Mapping[str, Tensor]) -> None:
+    """Write the block's tensors to `memory` (bytes,): those of a file straight from there."""
+    for name, part in views(memory, block, tensors).items():
+        if isinstance(tensors, FileTensors):
+            tensors.read_into(name, bytes_of(part))
+        else:
+            np.copyto(bytes_of(part), bytes_of(tensors[name]))
 
 
 class PageLocked:
     """Tensors in page-locked memory of the host, from where a CUDA device copies by itself."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        blocks = plan_blocks(tensors)
-        self._blocks = list(zip(blocks, page_locked(blocks, tensors), strict=True))
+        self._blocks = [(block, _locked(block.size)) for block in plan_blocks(tensors)]
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(lambda both: fill(both[1], both[0], tensors), self._blocks))
         self.tensors: dict[str, Tensor] = {}
         for block, memory in self._blocks:
             self.tensors |= views(memory, block, tensors)
@@ -102,15 +96,64 @@ def to_cuda(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
     """Return copies of host tensors on a CUDA device.
 
     The device copies some blocks while the next ones are read into page-locked memory, out of the
-    page cache where they are of a mapped file.
+    page cache where they are of a file.
     """
     found: dict[str, Tensor] = {}
-    blocks = plan_blocks(tensors)
-    for start in range(0, len(blocks), READERS):
-        some = blocks[start : start + READERS]
-        torch.cuda.current_stream(device).synchronize()  # what is read into is free again
-        for block, memory in zip(some, page_locked(some, tensors), strict=True):
-            there = torch.empty(block.size, dtype=torch.uint8, device=device)
-            there.copy_(memory, non_blocking=True)
-            found |= views(there, block, tensors)
+
+    def send(block: Block, memory: Tensor) -> Callable[[], None]:
+        there = torch.empty(block.size, dtype=torch.uint8, device=device)
+        there.copy_(memory, non_blocking=True)
+        found.update(views(there, block, tensors))
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(device))
+        return copied.synchronize
+
+    stream_blocks(plan_blocks(tensors), tensors, send, _locked)
     return found
+
+
+def stream_blocks(
+    blocks: Sequence[Block],
+    tensors: Mapping[str, Tensor],
+    send: Callable[[Block, Tensor], Callable[[], None]],
+    new_memory: Callable[[int], Tensor],
+) -> None:
+    """Read one block after another into a few memories, several at a time, and `send` each on.
+
+    send: called in order with a block and its memory (bytes,); returns what waits until the memory
+    may be written again. new_memory: returns a memory of so many bytes. Returns when all is sent
+    and waited for.
+    """
+    memories: list[Tensor] = []
+    waits: list[Callable[[], None]] = []
+    with ThreadPoolExecutor(READERS) as pool:
+        reading: list[Future[Tensor]] = []
+
+        def send_next() -> None:
+            block = blocks[len(waits)]
+            memory = reading[len(waits)].result()
+            waits.append(send(block, memory))
+
+        def read(block: Block, memory: Tensor) -> Tensor:
+            fill(memory, block, tensors)
+            return memory
+
+        for number, block in enumerate(blocks):
+            if number >= READERS:
+                send_next()
+            slot = number % (READERS + WAITING)
+            if slot == len(memories):
+                memories.append(new_memory(block.size))
+            else:
+                waits[number - len(memories)]()
+            if memories[slot].nbytes < block.size:
+                memories[slot] = new_memory(block.size)
+            reading.append(pool.submit(read, block, memories[slot][: block.size]))
+        while len(waits) < len(blocks):
+            send_next()
+    for wait in waits[-len(memories) :]:
+        wait()
+
+
+def _locked(size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.weights.folder import shown
-from sam3d_nb.weights.tensorfile import open_tensors, read_header_and_metadata
+from sam3d_nb.weights.tensorfile import FileTensors, read_whole_header
 
 MAX_PICKLE = 64 * 2**20  # bytes of instructions; the tensors' bytes stand beside them
 MAX_RECORDS = 100_000
@@ -49,8 +49,8 @@ class Checkpoint:
         self.path = path
         if path.suffix == ".safetensors":
             self._content: Any = None
-            self._metadata = read_header_and_metadata(path)[1]
-            self._tensors = open_tensors(path)
+            self._metadata = read_whole_header(path).metadata
+            self._tensors = FileTensors(path)
         else:
             check_archive(path)
             self._content = _read_pickle(path)

@@ -20,7 +20,7 @@ from sam3d_nb.weights.converted import (
 from sam3d_nb.weights.folder import MANIFEST, SAM3D, Manifest, hash_file, weights_folder
 from sam3d_nb.weights.status import model_status, renewal
 from sam3d_nb.weights.store import Device, ModuleStore, Origin
-from sam3d_nb.weights.tensorfile import entry_of, open_tensors
+from sam3d_nb.weights.tensorfile import FileTensors, entry_of
 
 _loaded: weakref.WeakValueDictionary[tuple[object, ...], FileStore] = weakref.WeakValueDictionary()
 
@@ -55,10 +55,11 @@ class FileStore(ModuleStore):
         stored = DTYPES[self._converted.dtype]
         try:
             check_piece(path, entries, exact=self.dtype == stored)
-            tensors = open_tensors(path)
+            tensors = FileTensors(path)
         except WeightsError as error:
             raise WeightsError(f"{error}; {renewal(SAM3D, self.folder.parent)}") from error
-        # Where the stored dtype is the wanted one, this is the mapped file and no copy.
+        if self.dtype == stored:
+            return tensors
         return {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
 
     def _vision_key(self, name: str, place: str) -> str:

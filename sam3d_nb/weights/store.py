@@ -105,6 +105,13 @@ class ModuleStore(ABC):
             piece.users.add(name)
         return module
 
+    def make(self, name: str) -> None:
+        """Make the network `name` on the host, unless it is there; raises as `get` does.
+
+        Another thread may get networks that are made already.
+        """
+        self._module(name)
+
     def release(self, name: str) -> None:
         """Free the device memory of the network `name`; the next `get` brings it back.
 
@@ -193,8 +200,9 @@ class _Piece:
         self.users: set[str] = set()
         self.device = torch.device("cpu")
         self.nbytes = sum(tensor.nbytes for tensor in host.values())
+        self._source = host
         # Objects of their own: a buffer of the module is the very tensor that it was loaded from.
-        self._host = {name: tensor.detach() for name, tensor in host.items()}
+        self._host: Mapping[str, Tensor] = {name: tensor.detach() for name, tensor in host.items()}
         self._shown = {name: _find(module, name) for name in host}
         self._locked: PageLocked | None = None
         self._lockable = True
@@ -220,11 +228,11 @@ class _Piece:
             return {name: tensor.to(device) for name, tensor in self._host.items()}
         if pin and self._locked is None and self._lockable:
             try:
-                self._locked = PageLocked(self._host)
-                self._host = self._locked.tensors
+                self._locked = PageLocked(self._source)
+                self._host = self._source = self._locked.tensors
             except (RuntimeError, MemoryError):  # the host locks no more pages: do without
                 self._lockable = False
-        return to_cuda(self._host, device) if self._locked is None else self._locked.to(device)
+        return to_cuda(self._source, device) if self._locked is None else self._locked.to(device)
 
     def evict(self) -> None:
         """Bring the tensors back to the host, where they still are."""

@@ -11,10 +11,13 @@ import json
 import math
 import os
 import stat
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from sam3d_nb.errors import WeightsError
 
@@ -42,24 +45,32 @@ class Entry:
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
+class Header(NamedTuple):
+    """What a file declares: its tensors, free texts, and the first byte of each tensor."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+    starts: dict[str, int]
+
+
 def read_header(path: Path) -> dict[str, Entry]:
     """Return the tensors that the file declares, after checking that it can hold them.
 
     Raises WeightsError for anything that is not a whole and plain file of this format.
     """
-    return read_header_and_metadata(path)[0]
+    return read_whole_header(path).entries
 
 
-def read_header_and_metadata(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the tensors and the free texts that the file declares; raises WeightsError."""
-    size, header = _read_json(path)
+def read_whole_header(path: Path) -> Header:
+    """Return all that the file declares, checked as by `read_header`; raises WeightsError."""
+    before, size, header = _read_json(path)
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise WeightsError(f"{path.name} is damaged: its metadata are not texts")
-    entries, places = {}, []
+    entries, starts, places = {}, {}, []
     for name, value in header.items():
-        entry, place = _entry(path, name, value)
-        entries[name] = entry
+        entries[name], place = _entry(path, name, value)
+        starts[name] = before + place[0]
         places.append(place)
     end = 0
     for start, stop in sorted(places):
@@ -71,11 +82,11 @@ def read_header_and_metadata(path: Path) -> tuple[dict[str, Entry], dict[str, st
             f"{path.name} is truncated or damaged: it holds {size} bytes of tensors, its header "
             f"says {end}"
         )
-    return entries, metadata
+    return Header(entries, metadata, starts)
 
 
-def _read_json(path: Path) -> tuple[int, dict[str, Any]]:
-    """Return how many bytes follow the header, and the header."""
+def _read_json(path: Path) -> tuple[int, int, dict[str, Any]]:
+    """Return how many bytes come before the tensors, how many they take, and the header."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
@@ -94,7 +105,7 @@ def _read_json(path: Path) -> tuple[int, dict[str, Any]]:
         raise WeightsError(f"{path.name} is damaged: its header is no JSON ({error})") from error
     if not isinstance(header, dict):
         raise WeightsError(f"{path.name} is damaged: its header is no table of tensors")
-    return status.st_size - 8 - length, header
+    return 8 + length, status.st_size - 8 - length, header
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -118,16 +129,55 @@ def _entry(path: Path, name: str, value: Any) -> tuple[Entry, tuple[int, int]]:
     return Entry(dtype, tuple(shape)), (start, end)
 
 
-def open_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checked file, memory-mapped: nothing is read until it is used."""
-    from safetensors import SafetensorError, safe_open
+class FileTensors(dict[str, "Tensor"]):
+    """Tensors of a checked file by name, memory-mapped: nothing is read until it is used.
 
-    read_header(path)
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise WeightsError(f"{path.name} cannot be read: {error}") from error
+    What is to go elsewhere anyway is better read than copied out of the map: `read_into` needs no
+    page table, and tells where the file was cut off in the meantime.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._path = path
+        self._starts = read_whole_header(path).starts
+        self._file: int | None = None
+        if hasattr(os, "preadv"):  # not on Windows
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+        try:
+            with safe_open(path, "pt") as file:
+                super().__init__({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise WeightsError(f"{path.name} cannot be read: {error}") from error
+
+    def read_into(self, name: str, memory: np.ndarray) -> None:
+        """Read the tensor `name` into contiguous `memory` (bytes,) uint8; for any thread.
+
+        Raises WeightsError where the file cannot be read or has become shorter.
+        """
+        if self._file is None:
+            np.copyto(memory, bytes_of(self[name]))
+            return
+        start, done = self._starts[name], 0
+        try:
+            while done < memory.nbytes:
+                count = os.preadv(self._file, [memory.data[done:]], start + done)
+                if not count:
+                    raise WeightsError(
+                        f"{self._path.name} is truncated: {name} ends after {done} of "
+                        f"{memory.nbytes} bytes"
+                    )
+                done += count
+        except OSError as error:
+            raise WeightsError(f"cannot read {self._path}: {error.strerror or error}") from error
+
+
+def bytes_of(tensor: Tensor) -> np.ndarray:
+    """Return the memory of a contiguous tensor on the host, (bytes,) uint8."""
+    import torch
+
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy()
 
 
 def write_tensors(
@@ -141,8 +191,6 @@ def write_tensors(
     `produce` returns the tensor of a name, as `entries` has it. `on_bytes` is told the size of
     each one written.
     """
-    import torch
-
     # Large items first, so that every tensor starts at a multiple of its item size.
     names = sorted(entries, key=lambda name: (-ITEM_BYTES[entries[name].dtype], name))
     header: dict[str, Any] = {METADATA: {"format": "pt"}}
@@ -167,7 +215,7 @@ def write_tensors(
             tensor = produce(name)
             if entry_of(tensor) != entries[name]:
                 raise WeightsError(f"{name} is {entry_of(tensor)} instead of {entries[name]}")
-            data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            data = bytes_of(tensor.contiguous()).data
             file.write(data)
             digest.update(data)
             on_bytes(data.nbytes)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
-from sam3d_nb.weights.blocks import ALIGNMENT, PageLocked, plan_blocks, to_cuda, views
+from sam3d_nb.errors import WeightsError
+from sam3d_nb.weights.blocks import (
+    ALIGNMENT,
+    READERS,
+    WAITING,
+    Block,
+    PageLocked,
+    plan_blocks,
+    stream_blocks,
+    to_cuda,
+    views,
+)
+from sam3d_nb.weights.tensorfile import FileTensors, entry_of, write_tensors
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -54,6 +70,51 @@ def test_little_is_lost() -> None:
 
 def test_no_tensors_no_blocks() -> None:
     assert plan_blocks({}) == []
+
+
+@pytest.mark.parametrize("count", [0, 3, 300])
+def test_memories_are_written_again_only_after_they_were_sent(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sam3d_nb.weights.blocks.BLOCK", 1 << 14)
+    path = tmp_path / "many.safetensors"
+    tensors = many(count)
+    write_tensors(path, {n: entry_of(t) for n, t in tensors.items()}, tensors.__getitem__)
+    blocks = plan_blocks(tensors)
+    for source in (tensors, FileTensors(path)):
+        made: list[int] = []
+        found: dict[str, torch.Tensor] = {}
+
+        def new_memory(size: int, made: list[int] = made) -> torch.Tensor:
+            made.append(size)
+            return torch.full((size,), 0xEE, dtype=torch.uint8)
+
+        def send(block: Block, memory: torch.Tensor, found=found) -> Callable[[], None]:
+            def arrive() -> None:  # as late as it may be
+                found.update(views(memory.clone(), block, tensors))
+
+            return arrive
+
+        stream_blocks(blocks, source, send, new_memory)
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+        larger = sum(block.size > 1 << 14 for block in blocks)
+        assert len(made) <= min(len(blocks), READERS + WAITING) + larger
+
+
+def test_a_file_that_is_cut_off_stops_the_stream(tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    tensors = {str(i): torch.randn(300, 100) for i in range(50)}
+    write_tensors(path, {n: entry_of(t) for n, t in tensors.items()}, tensors.__getitem__)
+    source = FileTensors(path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(WeightsError, match="is truncated"):
+        stream_blocks(
+            plan_blocks(tensors, 1 << 18),
+            source,
+            lambda block, memory: lambda: None,
+            lambda size: torch.zeros(size, dtype=torch.uint8),
+        )
 
 
 @needs_cuda

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.weights.tensorfile import (
     Entry,
+    FileTensors,
+    bytes_of,
     entry_of,
-    open_tensors,
     read_header,
-    read_header_and_metadata,
+    read_whole_header,
     write_tensors,
 )
 
@@ -45,7 +47,7 @@ def test_round_trip_with_both_readers(tmp_path):
     sha256 = write(path, on_bytes=sizes.append)
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert sum(sizes) == sum(tensor.nbytes for tensor in TENSORS.values())
-    for tensors in (load_file(path), open_tensors(path)):
+    for tensors in (load_file(path), FileTensors(path)):
         assert tensors.keys() == TENSORS.keys()
         for name, tensor in tensors.items():
             assert tensor.dtype == TENSORS[name].dtype
@@ -53,9 +55,54 @@ def test_round_trip_with_both_readers(tmp_path):
     assert read_header(path)["c"] == Entry("BF16", (2, 2))
 
 
+def read(tensors: FileTensors, name: str) -> np.ndarray:
+    memory = np.full(tensors[name].nbytes, 0xEE, np.uint8)
+    tensors.read_into(name, memory)
+    return memory
+
+
+def test_reading_gives_the_bits_of_the_map(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    many = TENSORS | {f"t{i}": torch.randn(i, 7) for i in range(30)} | {"empty": torch.zeros(0, 3)}
+    write(path, many)
+    tensors = FileTensors(path)
+    for name, tensor in many.items():
+        expected = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        np.testing.assert_array_equal(read(tensors, name), expected)
+    write(tmp_path / "y", {name: t + 1 for name, t in many.items()})
+    os.replace(tmp_path / "y", path)  # what was opened stays what it was
+    assert read(tensors, "scalar").tobytes() == many["scalar"].numpy().tobytes()
+    monkeypatch.delattr(os, "preadv")
+    again = FileTensors(path)
+    for name in many:
+        np.testing.assert_array_equal(read(again, name), bytes_of(again[name]))
+
+
+def test_a_file_that_is_cut_off_after_it_was_opened(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write(path, {"a": torch.ones(100_000)})
+    tensors = FileTensors(path)
+    os.truncate(path, 200_000)
+    with pytest.raises(
+        WeightsError, match=r"x\.safetensors is truncated: a ends after 19\d\d\d\d of"
+    ):
+        read(tensors, "a")
+
+
+def test_an_opened_file_is_closed_with_its_tensors(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write(path)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    tensors = FileTensors(path)
+    read(tensors, "b")
+    del tensors
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_our_reader_takes_the_library_s_files(tmp_path):
     save_file({"x": torch.ones(3)}, tmp_path / "x.safetensors", {"key": "text"})
-    entries, metadata = read_header_and_metadata(tmp_path / "x.safetensors")
+    entries, metadata, _ = read_whole_header(tmp_path / "x.safetensors")
     assert entries == {"x": Entry("F32", (3,))}
     assert metadata == {"key": "text"}
 
@@ -102,7 +149,7 @@ def test_hostile_headers(tmp_path, header, data, text):
     path = tmp_path / "x.safetensors"
     raw(path, header, data)
     with pytest.raises(WeightsError, match=text):
-        open_tensors(path)
+        FileTensors(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**24 + 1, 2**63, 2**64 - 1])
