@@ -134,6 +134,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert list(read_records(tmp_path / "x")) == []
 
 
+def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="file sizes can be limited on POSIX only")
+    path = tmp_path / "done.jsonl"
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(path) as journal:
+        journal.append({"number": 1})
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, unlimited[1]))
+            with pytest.raises(OutputError, match=r"cannot write done\.jsonl"):
+                journal.append({"number": 2222222})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert path.read_bytes() == b'{"number": 1}\n', "nothing half-written stays"
+        journal.append({"number": 3})
+        assert [record["number"] for record in journal.records] == [1, 3]
+    assert [record["number"] for record in read_records(path)] == [1, 3]
+
+
 # Stopping
 
 

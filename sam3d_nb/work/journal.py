@@ -6,9 +6,10 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -29,7 +30,7 @@ class Journal:
         self.path = Path(path)
         self.records: list[dict[str, Any]] = []
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Journal:
         try:
@@ -44,11 +45,13 @@ class Journal:
             raise self._refused(error) from error
         try:
             self.records = list(read_records(self.path))
-            self._file = open(self.path, "ab")
+            self._file = open(self.path, "ab", buffering=0)  # what failed is not written later
             self._cut_unfinished_line()
-        except OSError as error:
+        except BaseException as error:
             self._lock.release()
-            raise self._refused(error) from error
+            if isinstance(error, OSError):
+                raise self._refused(error) from error
+            raise
         return self
 
     def __exit__(
@@ -57,20 +60,22 @@ class Journal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._lock.release()
+        try:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+        finally:
+            self._lock.release()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write `record`, and return when it is on disk; raises OutputError."""
         if self._file is None:
             raise ValueError("a journal is written within its `with` block")
-        line = json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
+        left = (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
         size = os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(line.encode())
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(size)
