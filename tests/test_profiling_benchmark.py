@@ -431,6 +431,31 @@ def test_measured_scenes_stand_beside_their_estimate(photos: Path, tmp_path: Pat
     assert len(model.seen) == made
 
 
+def test_a_scene_of_other_objects_is_measured_anew(photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = KEPT | {"warmup": 0, "active": 1, "measure_scenes": True}
+    benchmark(photos, tmp_path / "out", Clockwork(), masks_per_photo=1, **settings)
+    more = benchmark(photos, tmp_path / "out", Clockwork(), **settings)
+    assert list(more.scenes()["objects"]) == [2, 1]
+    model = Clockwork()
+    Image.fromarray(np.ones((40, 60, 3), np.uint8)).save(photos / "kid_box" / "image.png")
+    benchmark(photos, tmp_path / "out", model, **settings)
+    assert model.seen == [0, 1, 0, 1], "two objects, and their scene"
+    fresh = settings | {"measure_scenes": False, "overwrite": True}
+    benchmark(photos, tmp_path / "out", model, **fresh)
+    assert not (tmp_path / "out" / "scenes.csv").exists(), "no table of forgotten rows stays"
+
+
+def test_a_changed_mask_is_measured_anew_however_its_file_is_called(
+    photos: Path, tmp_path: Path
+) -> None:
+    place = (photos / "lamp" / "0.png").rename(photos / "lamp" / "00.PNG")
+    benchmark(photos / "lamp", tmp_path / "out", Clockwork(), **KEPT)
+    Image.fromarray(np.full((40, 60), 255, np.uint8)).save(place)
+    model = Clockwork()
+    benchmark(photos / "lamp", tmp_path / "out", model, **KEPT)
+    assert model.seen == [0] * 4
+
+
 def test_a_scene_with_a_failure_is_no_measurement(photos: Path) -> None:
     model = Clockwork()
     model.failing = {1}
@@ -455,6 +480,21 @@ def test_profiles_are_written_of_a_run_that_does_not_count(photos: Path, tmp_pat
     assert len(model.seen) == 9
     with pytest.raises(OutputError, match="needs an output_dir"):
         benchmark(photos, None, model, **settings)
+
+
+def test_a_profile_that_fails_is_told_and_the_others_go_on(photos: Path, tmp_path: Path) -> None:
+    class Tired(Clockwork):
+        def run(self, request: Request) -> Run:
+            if len(self.seen) == 1:  # the run that is profiled
+                self.failing = {0}
+            found = yield from super().run(request)
+            return found
+
+    settings: dict[str, Any] = KEPT | {"save_profile_summary": True, "warmup": 0, "active": 1}
+    with pytest.warns(UserWarning, match="0_lamp could not be profiled: found nothing usable"):
+        results = benchmark(photos / "lamp", tmp_path / "out", Tired(), **settings)
+    assert results.failures() == {}
+    assert (tmp_path / "out" / "summary.csv").is_file()
 
 
 # The command and the surface

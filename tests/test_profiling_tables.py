@@ -83,6 +83,19 @@ def test_stages_and_what_lies_between_add_up_to_the_whole() -> None:
     assert table.loc["all", "allocated_gib"] == 2
 
 
+def test_a_stage_that_comes_twice_in_a_run_counts_as_one() -> None:
+    twice = (
+        Span(("layout",), 0.0, 0.25, 0.125, Memory(GIB, None, None)),
+        Span(("mesh",), 0.25, 0.5),
+        Span(("layout",), 0.75, 0.5, 0.25, Memory(3 * GIB, None, None)),
+    )
+    made = Run(True, 1.5, 0.0, 0.0, Memory(), twice)
+    table = results((Row("box", 0, "x", (made, made)),)).by_stage()
+    assert list(table.index) == ["layout", "mesh", "between stages", "all"]
+    assert table.loc["layout", ["n", "mean", "device_mean"]].tolist() == [2, 0.75, 0.375]
+    assert table.loc["layout", "allocated_gib"] == 3
+
+
 def test_loading_is_the_first_stage_where_every_run_loads() -> None:
     table = results(rows(TIMES, load=0.3), kept=False).by_stage()
     assert table.index[0] == "load model"
@@ -119,7 +132,7 @@ def test_the_summary_is_the_plain_statistics() -> None:
 
 
 def test_a_scene_loads_the_model_once() -> None:
-    scene = SceneRow("box", 2, run(3.0, 0.3))
+    scene = SceneRow("box", 2, run(3.0, 0.4))
     failed = SceneRow("lamp", 1, None, "no luck")
     found = results(rows(TIMES, load=0.3), (scene, failed), kept=False)
     mean = fmean(fmean(t - 0.3 for t in several) for several in TIMES.values())

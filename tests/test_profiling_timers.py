@@ -132,6 +132,15 @@ def test_peaks_belong_to_their_stage() -> None:
     assert timer.peak.allocated == 100
 
 
+def test_what_was_before_is_no_peak_of_the_timer() -> None:
+    device = Device()
+    device.allocate(1000)
+    device.allocate(-990)
+    timer = SpanTimer(DeviceProbe(device))
+    timer.finish()
+    assert timer.peak.allocated == 10
+
+
 def test_objects_of_a_scene_are_around_their_stages() -> None:
     device = Device()
     model = AsynchronousModel(device)

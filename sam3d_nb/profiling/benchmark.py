@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +17,16 @@ from sam3d_nb.examples import Example, load_example
 from sam3d_nb.files import write_file
 from sam3d_nb.machine import clocks
 from sam3d_nb.pipeline import Model
-from sam3d_nb.profiling.folder import PROFILES, BenchmarkFolder, hash_inputs, latest
+from sam3d_nb.profiling.folder import (
+    BY_STAGE,
+    PROFILES,
+    SCENES,
+    SUMMARY,
+    BenchmarkFolder,
+    hash_inputs,
+    hash_scene,
+    latest,
+)
 from sam3d_nb.profiling.header import make_header
 from sam3d_nb.profiling.measure import Schedule, measure_run
 from sam3d_nb.profiling.record import Row, SceneRow
@@ -129,9 +139,9 @@ def _header(subject: Subject, plan: Plan) -> dict[str, Any]:
 def save_tables(results: Results, folder: Path) -> None:
     """Write `by_stage.csv`, `summary.csv` and `scenes.csv`, each where there is something in it."""
     for name, table in (
-        ("by_stage.csv", results.by_stage()),
-        ("summary.csv", results.summary()),
-        ("scenes.csv", results.scenes()),
+        (BY_STAGE, results.by_stage()),
+        (SUMMARY, results.summary()),
+        (SCENES, results.scenes()),
     ):
         if len(table):
             text = table.to_csv(float_format="%.6f", lineterminator="\n")
@@ -157,6 +167,10 @@ class _Run:
     def go(self, items: Sequence[Item]) -> Results:
         """Measure what is not measured yet; return the rows of `items` alone."""
         hashes = {(item.image, item.mask): hash_inputs(item) for item in items}
+        scene_hashes = {
+            image: hash_scene(hashes[image, item.mask] for item in group)
+            for image, group in groupby(items, key=lambda item: item.image)
+        }
         done = 0
         with CleanStop() as stop:
             for image, group in groupby(items, key=lambda item: item.image):
@@ -171,13 +185,12 @@ class _Run:
                     self._profile(item, read, stop)
                     done += 1
                 if self.plan.measure_scenes:
-                    self._measure_scene(image, own, read, stop)
+                    self._measure_scene(own, scene_hashes[image], read, stop)
         self._tell(done, len(items), "done")
         wanted = {(item.image, item.mask): number for number, item in enumerate(items)}
         rows = [row for row in self.rows if (row.image, row.mask) in wanted]
         rows.sort(key=lambda row: wanted[row.image, row.mask])
-        images = {item.image for item in items}
-        scenes = [scene for scene in self.scenes if scene.image in images]
+        scenes = [s for s in self.scenes if s.input_sha256 == scene_hashes.get(s.image)]
         return Results(self.header, tuple(rows), tuple(scenes))
 
     def _read(self, item: Item) -> Example:
@@ -217,12 +230,14 @@ class _Run:
         )
 
     def _measure_scene(
-        self, image: str, items: Sequence[Item], read: Callable[[], Example], stop: CleanStop
+        self, items: Sequence[Item], sha256: str, read: Callable[[], Example], stop: CleanStop
     ) -> None:
-        if any(scene.image == image and not scene.error for scene in self.scenes):
+        image, masks = items[0].image, [item.mask for item in items]
+        known = [(scene.image, scene.input_sha256) for scene in self.scenes if not scene.error]
+        if (image, sha256) in known:
             return
-        masks = [item.mask for item in items]
-        scene = SceneRow(image, len(masks), date=datetime.now(UTC).isoformat(timespec="seconds"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        scene = SceneRow(image, len(masks), date=now, input_sha256=sha256)
         try:
             example = read()
 
@@ -242,7 +257,7 @@ class _Run:
         self._add(scene)
 
     def _profile(self, item: Item, read: Callable[[], Example], stop: CleanStop) -> None:
-        """Profile one run more, unless that is done or the object fails."""
+        """Profile one run more, unless that is done or the object fails; a failure is a warning."""
         if not self.plan.save_profile_summary or self.folder is None:
             return
         place = self.folder.path / PROFILES
@@ -254,7 +269,12 @@ class _Run:
         self.subject.drop()
         model, _ = self.subject.get()
         work = self._work(read(), item.mask)
-        profile_run(lambda on_event: work(model, on_event), place, name)
+        try:
+            profile_run(lambda on_event: work(model, on_event), place, name)
+        except OutputError:
+            raise
+        except Exception as error:  # its row is known, and the others go on
+            warnings.warn(f"{item.name} could not be profiled: {reason(error)}", stacklevel=2)
 
     def _add(self, row: Row | SceneRow) -> None:
         self.rows, self.scenes = latest([*self.rows, *self.scenes, row])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ HEADER = "header.json"
 ROWS = "rows.jsonl"
 TABLE = "elapsed_time.csv"
 PROFILES = "profiles"
+BY_STAGE, SUMMARY, SCENES = "by_stage.csv", "summary.csv", "scenes.csv"
 CAMERA = ("pointmap.npz", "example.json")
 Rows = tuple[list[Row], list[SceneRow]]
 
@@ -97,7 +99,8 @@ class BenchmarkFolder:
 
     def _clear(self) -> None:
         self.journal.clear()
-        for path in [*self.path.glob(f"*{TABLE}"), self.path / HEADER]:
+        names = (HEADER, BY_STAGE, SUMMARY, SCENES)
+        for path in [*self.path.glob(f"*{TABLE}"), *(self.path / name for name in names)]:
             path.unlink(missing_ok=True)
         for pattern in ("*_profile.txt", "*_trace.json.gz"):
             for path in (self.path / PROFILES).glob(pattern):
@@ -147,9 +150,22 @@ def hash_inputs(item: Item) -> str:
     """Return a hash of the files that an object is made from: photo, mask, point map, camera."""
     digest = hashlib.sha256()
     folder = item.path.parent
-    for path in (item.path, *(folder / name for name in (f"{item.mask}.png", *CAMERA))):
+    mask = next((p for p in sorted(folder.iterdir()) if _is_mask(p, item.mask)), None)
+    mask = mask or folder / f"{item.mask}.png"
+    for path in (item.path, mask, *(folder / name for name in CAMERA)):
         with_it = path.is_file()
         digest.update(f"{path.name} {with_it}\0".encode())
         if with_it:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def hash_scene(hashes: Iterable[str]) -> str:
+    """Return a hash of what all objects of a scene are made from, in their order."""
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def _is_mask(path: Path, number: int) -> bool:
+    """Say whether this is the file of mask `number`: 0.png, 00.png, 0.PNG."""
+    is_numbered = path.suffix.lower() == ".png" and path.stem.isdecimal()
+    return is_numbered and int(path.stem) == number

@@ -75,13 +75,17 @@ class Row:
 
 @dataclass(frozen=True)
 class SceneRow:
-    """All objects of one photo as one scene. objects: how many were made."""
+    """All objects of one photo as one scene.
+
+    objects: how many were made. input_sha256: of the files of all of them.
+    """
 
     image: str
     objects: int
     run: Run | None = None
     error: str = ""
     date: str = ""
+    input_sha256: str = ""
 
 
 def as_record(row: Row | SceneRow) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from sam3d_nb.profiling.measure import LOAD
+from sam3d_nb.profiling.probe import Memory
 from sam3d_nb.profiling.record import Row, Run, SceneRow
+from sam3d_nb.profiling.timer import Span
 
 INDEX = "mask_index"
 STEP = "elapsed_time_at_active_step_{:03d}"
@@ -49,18 +51,26 @@ def stage_rows(rows: Sequence[Row]) -> pd.DataFrame:
         for number, run in enumerate(row.counted, 1):
             base = {"object": row.label, "run": number}
             stages = [span for span in run.spans if len(span.path) == 1]
-            for span in stages:
-                found.append(
-                    base
-                    | {"stage": span.path[0], "seconds": span.seconds}
-                    | {"device_seconds": span.device_seconds}
-                    | peaks(span.peak)
-                )
+            for name in dict.fromkeys(span.path[0] for span in stages):
+                found.append(base | _stage([span for span in stages if span.path[0] == name]))
             rest = run.seconds - sum(span.seconds for span in stages)
             found.append(base | {"stage": BETWEEN, "seconds": rest})
     columns = ["object", "run", "stage", "seconds", "device_seconds", *PEAKS]
     frame = pd.DataFrame(found, columns=columns)
     return frame.astype(dict.fromkeys(columns[3:], float))
+
+
+def _stage(spans: Sequence[Span]) -> dict[str, object]:
+    """Return the row of a stage, which may come more than once in a run, as the layout does."""
+    on_device = [span.device_seconds for span in spans if span.device_seconds is not None]
+    peak = Memory()
+    for span in spans:
+        peak = peak.most(span.peak)
+    return {
+        "stage": spans[0].path[0],
+        "seconds": sum(span.seconds for span in spans),
+        "device_seconds": sum(on_device) if on_device else None,
+    } | peaks(peak)
 
 
 PEAKS = ("allocated_gib", "reserved_gib", "host_gib")
@@ -114,15 +124,14 @@ def describe(seconds: np.ndarray) -> dict[str, float]:
 def scene_table(rows: Sequence[Row], scenes: Sequence[SceneRow]) -> pd.DataFrame:
     """Return measured scenes beside what the objects alone let expect.
 
-    The estimate for M objects is one load of the model, where it is not kept, and M times the mean
-    time of an object with a model that is ready. error: of the estimate, as a share of what was
-    measured.
+    The estimate for M objects is one load of the model, where it is not kept (the median), and M
+    times the mean time of an object with a model that is ready: nothing of it is from the scene.
+    error: of the estimate, as a share of what was measured.
     """
     found = []
     for scene in scenes:
         measured = np.nan if scene.run is None else scene.run.seconds
-        load = 0.0 if scene.run is None else scene.run.load_seconds
-        expected = load + scene.objects * mean_to_make(rows)
+        expected = median_load(rows) + scene.objects * mean_to_make(rows)
         found.append(
             {
                 "image": scene.image,
@@ -135,6 +144,12 @@ def scene_table(rows: Sequence[Row], scenes: Sequence[SceneRow]) -> pd.DataFrame
         )
     columns = ["image", "objects", "measured", "estimate", "error", "failed"]
     return pd.DataFrame(found, columns=columns).set_index("image")
+
+
+def median_load(rows: Sequence[Row]) -> float:
+    """Return the median seconds of loading the model, 0 where it was kept or nothing measured."""
+    loads = [run.load_seconds for row in rows for run in row.counted]
+    return float(np.median(loads)) if loads else 0.0
 
 
 def mean_to_make(rows: Sequence[Row]) -> float:
@@ -159,7 +174,7 @@ def summary(
         ).set_index("quantity")
     seconds = np.array([run.seconds for run in runs])
     mean = float(np.mean([row.seconds for row in good]))
-    load = float(np.median([run.load_seconds for run in runs]))
+    load = median_load(good)
     lines: list[tuple[str, object, str]] = [
         ("objects measured", len(good), ""),
         ("objects failed", len(rows) - len(good), ""),

@@ -77,7 +77,8 @@ class SpanTimer(StageTimer):
         self.spans: list[Span] = []
         self.voxels: int | None = None
         self.overhead = 0.0
-        self.peak = probe.take_peak()
+        probe.take_peak()  # of what was before
+        self.peak = probe.memory()
         self.origin = perf_counter()
         self._waited = 0.0
         self._ended: list[_Ended] = []
