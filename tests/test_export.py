@@ -160,6 +160,17 @@ def test_a_large_mesh_needs_wide_indices(tmp_path: Path) -> None:
         np.testing.assert_array_equal(load_mesh(path).faces, mesh.faces)
 
 
+def test_bounds_of_a_file_are_those_of_its_vertices(tmp_path: Path) -> None:
+    vertices = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+    mesh = Mesh(vertices, np.arange(999).reshape(-1, 3))
+    document, binary = unpack_glb(encode_glb([Node(mesh, "dust")]))
+    place = document["accessors"][0]
+    assert (place["min"], place["max"]) == (vertices.min(0).tolist(), vertices.max(0).tolist())
+    np.testing.assert_array_equal(mesh.bounds, [vertices.min(0), vertices.max(0)])
+    view = document["bufferViews"][place["bufferView"]]
+    assert binary[view["byteOffset"] :][: view["byteLength"]] == vertices.tobytes()
+
+
 def test_useless_triangles_are_dropped_and_colors_kept_in_range(tmp_path: Path) -> None:
     mesh = Mesh(np.eye(3), [[0, 1, 2], [0, 0, 1]], colors=[[2, 0, 0], [-1, 0, 0], [0.5, 0, 0]])
     path = wrap(mesh).save(tmp_path / "odd.glb")

@@ -27,13 +27,13 @@ from sam3d_nb.splats import Gaussians
 
 def mesh_of(surface: Surface) -> Mesh:
     """Return a decoded surface as a mesh in the object frame with linear vertex colors."""
-    vertices = object_frame(surface.vertices).cpu().numpy()
-    srgb = surface.attributes[:, :3].float().cpu().numpy()
-    faces = surface.faces.to(torch.int32).cpu().numpy()
+    vertices = to_host(object_frame(surface.vertices))
+    srgb = to_host(surface.attributes[:, :3].float())
+    faces = to_host(surface.faces.to(torch.int32))
     mesh = Mesh(vertices, faces, colors=to_linear(srgb))
     if surface.faces.is_cuda and len(faces):  # what `Mesh.normals` would take a file's time for
         normals = vertex_normals(object_frame(surface.vertices), surface.faces)
-        vars(mesh)["normals"] = normals.cpu().numpy()  # where the cached property keeps it
+        vars(mesh)["normals"] = to_host(normals)  # where the cached property keeps it
     return mesh
 
 
@@ -72,12 +72,26 @@ def gaussians_of(found: GaussianSet) -> Gaussians:
         "opacities": found.opacity[:, 0],
         "colors": found.rgb,
     }
-    for name, column in columns.items():
-        if not bool(column.isfinite().all()):
+    finite = torch.stack([column.isfinite().all() for column in columns.values()]).tolist()
+    for name, fine in zip(columns, finite, strict=True):
+        if not fine:
             raise ReconstructionError(
                 f"the {name} of some of {len(found)} gaussians are not finite; try another seed"
             )
-    return Gaussians(**{name: column.float().cpu().numpy() for name, column in columns.items()})
+    return Gaussians(**{name: to_host(column.float()) for name, column in columns.items()})
+
+
+def to_host(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array of its own.
+
+    NumPy asks the system for large pages, PyTorch for small ones, where a copy into new memory
+    takes four times as long.
+    """
+    if tensor.device.type == "cpu":
+        return tensor.numpy()
+    array = np.empty(tensor.shape, torch.empty(0, dtype=tensor.dtype).numpy().dtype)
+    torch.from_numpy(array).copy_(tensor)
+    return array
 
 
 def object_frame(local: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ class _Writer:
     """Collects the lists of a glTF document and the binary data that they point into."""
 
     def __init__(self) -> None:
-        self.binary = bytearray()
+        self.binary: list[bytes | memoryview] = []
+        self.length = 0
         self.lists: dict[str, list[dict[str, Any]]] = {}
 
     def put(self, name: str, entry: dict[str, Any]) -> int:
@@ -86,24 +87,27 @@ class _Writer:
         entries.append(entry)
         return len(entries) - 1
 
-    def view(self, data: bytes, target: int | None = None) -> int:
+    def view(self, data: bytes | np.ndarray, target: int | None = None) -> int:
         """Append binary data at a multiple of 4 bytes; returns the buffer view's index."""
-        start = len(self.binary)
-        self.binary += data + b"\0" * (-len(data) % 4)
-        entry = {"buffer": 0, "byteOffset": start, "byteLength": len(data)}
+        flat = data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
+        entry = {"buffer": 0, "byteOffset": self.length, "byteLength": len(flat)}
+        end = b"\0" * (-len(flat) % 4)
+        self.binary += [flat, end]
+        self.length += len(flat) + len(end)
         return self.put("bufferViews", entry if target is None else entry | {"target": target})
 
     def attribute(self, values: np.ndarray, bounds: bool = False) -> int:
         """Append a float vector a vertex (V, 2) or (V, 3); returns the accessor's index."""
         values = np.ascontiguousarray(values, dtype="<f4")
         entry = {
-            "bufferView": self.view(values.tobytes(), VERTEX_BUFFER),
+            "bufferView": self.view(values, VERTEX_BUFFER),
             "componentType": FLOAT,
             "count": len(values),
             "type": f"VEC{values.shape[1]}",
         }
         if bounds:
-            entry |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+            columns = values.T  # one by one: NumPy is slow along the first axis of narrow arrays
+            entry |= {name: [float(getattr(c, name)()) for c in columns] for name in ("min", "max")}
         return self.put("accessors", entry)
 
     def indices(self, faces: np.ndarray, vertex_count: int) -> int:
@@ -111,7 +115,7 @@ class _Writer:
         small = vertex_count < 65_535  # the largest index of a type has a meaning of its own
         values = np.ascontiguousarray(faces, dtype="<u2" if small else "<u4")
         entry = {
-            "bufferView": self.view(values.tobytes(), INDEX_BUFFER),
+            "bufferView": self.view(values, INDEX_BUFFER),
             "componentType": UINT16 if small else UINT32,
             "count": values.size,
             "type": "SCALAR",
@@ -136,7 +140,8 @@ class _Writer:
         """Append a node with its mesh."""
         mesh = node.mesh
         a, b, c = mesh.faces.T
-        faces = mesh.faces[(a != b) & (b != c) & (c != a)]
+        whole = (a != b) & (b != c) & (c != a)
+        faces = mesh.faces if whole.all() else mesh.faces.compress(whole, axis=0)
         if not len(faces):
             raise InputError(
                 f"the mesh of {node.name!r} has no triangles; there is nothing to save"
@@ -180,9 +185,9 @@ class _Writer:
             "scene": 0,
             "scenes": [scene | ({"extras": extras} if extras else {})],
             **self.lists,
-            "buffers": [{"byteLength": len(self.binary)}],
+            "buffers": [{"byteLength": self.length}],
         }
-        return pack_glb(document, self.binary)
+        return pack_glb(document, *self.binary)
 
 
 def _transform(pose: Pose) -> dict[str, list[float]]:
@@ -202,15 +207,16 @@ def encode_png(texture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def pack_glb(document: dict[str, Any], binary: bytes | bytearray) -> bytes:
-    """Return the GLB file of a glTF document and its binary buffer."""
+def pack_glb(document: dict[str, Any], *binary: bytes | memoryview) -> bytes:
+    """Return the GLB file of a glTF document and its binary buffer, which may come in parts."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
-    end = b"\0" * (-len(binary) % 4)
-    count = len(binary) + len(end)
+    length = sum(map(len, binary))
+    end = b"\0" * (-length % 4)
+    count = length + len(end)
     header = struct.pack("<III", MAGIC, 2, 12 + 8 + len(text) + 8 + count)
     chunks = struct.pack("<II", len(text), JSON_CHUNK) + text
-    return b"".join((header, chunks, struct.pack("<II", count, BINARY_CHUNK), binary, end))
+    return b"".join((header, chunks, struct.pack("<II", count, BINARY_CHUNK), *binary, end))
 
 
 def unpack_glb(content: bytes) -> tuple[dict[str, Any], bytes]:

@@ -58,8 +58,9 @@ class Mesh:
         object.__setattr__(self, name, array)
 
     def _check_finite(self, name: str) -> None:
-        finite = np.isfinite(getattr(self, name)).all(1)
+        finite = np.isfinite(getattr(self, name))
         if not finite.all():
+            finite = finite.all(1)
             raise InputError(f"{int((~finite).sum())} of {len(finite)} mesh {name} are not finite")
 
     @cached_property
@@ -67,7 +68,8 @@ class Mesh:
         """Smallest and largest corner of the axis-aligned box, (2, 3)."""
         if not len(self.vertices):
             raise InputError("an empty mesh has no bounds")
-        return np.stack([self.vertices.min(0), self.vertices.max(0)])
+        columns = self.vertices.T  # one by one: NumPy is slow along the first axis of narrow arrays
+        return np.array([[c.min() for c in columns], [c.max() for c in columns]])
 
     @cached_property
     def normals(self) -> np.ndarray:
