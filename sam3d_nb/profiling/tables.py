@@ -70,7 +70,8 @@ def _stage(spans: Sequence[Span]) -> dict[str, object]:
         "stage": spans[0].path[0],
         "seconds": sum(span.seconds for span in spans),
         "device_seconds": sum(on_device) if on_device else None,
-    } | peaks(peak)
+        **peaks(peak),
+    }
 
 
 PEAKS = ("allocated_gib", "reserved_gib", "host_gib")
