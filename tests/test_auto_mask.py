@@ -122,6 +122,14 @@ def test_found_masks_take_the_place_of_those_of_the_example():
         with_masks(example, [])
 
 
+def test_the_truth_of_an_example_is_not_that_of_masks_that_are_found():
+    example = s3.load_example("living_room")
+    assert example.true_mesh(0) is not None
+    made = with_masks(example, [Segment(example.mask(1), 1.0)])
+    assert made.true_mesh(0) is None
+    assert repr(made).startswith("Example('living_room'")
+
+
 def run(folder, output, *more):
     options = ["--image_path", str(folder), "--output_dir", str(output), "--model", "silhouette"]
     return main(["inference", *options, *more])
@@ -227,6 +235,20 @@ def test_what_is_unticked_is_left_out(finder, tmp_path):
     assert (s3.load_example(saved).masks[0] == finder.masks[0]).all()
     with pytest.raises(OutputError, match="holds an example"):
         finder.save(tmp_path / "mine")
+
+
+def test_what_was_unticked_stays_so_when_the_threshold_moves(finder):
+    finder.boxes.children[0].value = False
+    finder.threshold.value = 0.7
+    assert finder.chosen == []
+    finder.threshold.value = 0.4
+    assert finder.chosen == [1]
+    finder.boxes.children[0].value = True
+    finder.threshold.value = 0.5
+    assert finder.chosen == [0, 1]
+    finder.boxes.children[0].value = False
+    finder.button.click()
+    assert finder.chosen == [0, 1], "what is found anew is ticked"
 
 
 def test_words_are_asked_for_by_the_button(finder):

@@ -506,6 +506,10 @@ def test_the_save_button_asks_before_it_replaces(
     assert np.array_equal(s3.load_example(tmp_path).mask(0), given[0])
     gesture(later, "save")
     assert np.array_equal(s3.load_example(tmp_path).mask(0), given[7])
+    earlier.save(tmp_path / "other")
+    later.folder = tmp_path / "other"
+    with pytest.raises(InputError, match="press Save again"):
+        gesture(later, "save")  # the answer was about another folder
     with pytest.raises(InputError, match="say where to save"):
         MaskPicker(image, given, None).save()
 

@@ -300,6 +300,8 @@ def test_hostile_input_gets_a_sentence() -> None:
         ("occluders", mask[:5], r"occluders are bool \(128, 128\) but got bool \(5, 128\)"),
         ("occluders", mask.astype(int), "but got int64"),
         ("intrinsics", np.zeros((3, 3)), "positive focal lengths"),
+        ("intrinsics", None, r"K \(3, 3\) in pixels but got NoneType"),
+        ("intrinsics", np.eye(2), r"got float64 \(2, 2\)"),
     ]
     for name, value, message in bad:
         with pytest.raises(InputError, match=message):

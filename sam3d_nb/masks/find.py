@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sam3d_nb.errors import InputError, ReconstructionError
@@ -92,11 +92,19 @@ def find_objects(
     return Found(finder.name, tuple(kept), tuple(dropped), note)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class FoundExample(Example):
+    """A photo with masks that were found instead of its own, for which no true meshes are known."""
+
+    def true_mesh(self, index: int) -> None:
+        """Return None: the meshes in the folder belong to the masks there."""
+
+
 def with_masks(example: Example, segments: list[Segment] | tuple[Segment, ...]) -> Example:
     """Return the example with these masks instead of its own, numbered from 0.
 
-    True meshes that the example has belong to its own masks, not to these. Raises
-    ReconstructionError where there are none.
+    True meshes that the example has belong to its own masks, so this one has none. Raises
+    ReconstructionError where no mask is given.
     """
     if not segments:
         raise ReconstructionError(
@@ -107,7 +115,9 @@ def with_masks(example: Example, segments: list[Segment] | tuple[Segment, ...]) 
     objects = [
         {"index": index, "name": _name(segment, index)} for index, segment in enumerate(segments)
     ]
-    return replace(example, masks=masks, info=example.info | {"objects": objects})
+    same = {one.name: getattr(example, one.name) for one in fields(Example)}
+    info = example.info | {"objects": objects}
+    return FoundExample(**(same | {"masks": masks, "info": info}))
 
 
 def _name(segment: Segment, index: int) -> str:

@@ -35,7 +35,8 @@ class MaskFinder(widgets.VBox):
 
     segmenter: a name, or one that is loaded; by default sam3 if its weights are ready, else
     embedded. The words count for segmenters that know words, and so does the mask threshold. The
-    threshold of the scores is 0.4 for these, else 0. The counts follow the sliders.
+    threshold of the scores is 0.4 for these, else 0. The counts follow the sliders; what was
+    unticked stays so until the segmenter is asked again.
 
     Raises what `load_segmenter` and `Segmenter.masks` do.
     """
@@ -55,6 +56,7 @@ class MaskFinder(widgets.VBox):
         self.segmenter = pick_segmenter(segmenter, device)
         self.segments: tuple[Segment, ...] = ()
         self._found: list[Segment] = []
+        self._unticked: set[int] = set()  # by identity, as long as `_found` holds them
         self._size = size
         words = knows_words(self.segmenter)
         self.prompt = widgets.Text(prompt, description="find", disabled=not words, style=WIDE)
@@ -81,6 +83,7 @@ class MaskFinder(widgets.VBox):
             self._found = finder.masks(self.source.image, asked)
         else:
             self._found = self.segmenter.everything(self.source.image, self.source.pointmap)
+        self._unticked.clear()
         self._filter()
 
     @property
@@ -117,11 +120,18 @@ class MaskFinder(widgets.VBox):
             f"{escape(self.segmenter.name)}{escape(left_out)}"
         )
         self.boxes.children = [
-            widgets.Checkbox(True, description=self._label(number), indent=False)
-            for number in range(len(kept))
+            widgets.Checkbox(
+                id(segment) not in self._unticked, description=self._label(number), indent=False
+            )
+            for number, segment in enumerate(kept)
         ]
-        for box in self.boxes.children:
-            box.observe(lambda _: self._draw(), "value")
+        for box, segment in zip(self.boxes.children, kept, strict=True):
+            box.observe(lambda change, one=segment: self._tick(one, change["new"]), "value")
+        self._draw()
+
+    def _tick(self, segment: Segment, ticked: bool) -> None:
+        """Remember it, so that what was unticked stays so when the threshold changes."""
+        (self._unticked.discard if ticked else self._unticked.add)(id(segment))
         self._draw()
 
     def _label(self, number: int) -> str:

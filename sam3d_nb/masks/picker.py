@@ -87,7 +87,7 @@ class MaskPicker(anywidget.AnyWidget):
             tool="select" if self.session.candidates else "point" if segmenter else "brush",
             brush=max(2.0, round(max(shape) / 60)),
         )
-        self._may_replace = False
+        self._may_replace: Path | None = None
         self._seen: tuple[Candidate, ...] | None = None
         self.refresh("Nothing is picked yet")
         self.on_msg(self._on_message)
@@ -200,7 +200,7 @@ class MaskPicker(anywidget.AnyWidget):
     def _save_button(self) -> str:
         """Save; an example that was there before is replaced when the button is pressed again."""
         folder = Path(str(self.folder))
-        asked, self._may_replace = self._may_replace, True
+        asked, self._may_replace = self._may_replace == folder, folder
         if not asked and holds_example(folder):
             raise OutputError(f"{folder} holds an example; press Save again to replace it")
         count = len(self.save(overwrite=True).masks)

@@ -72,6 +72,8 @@ def refine_pose(
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_:
         raise InputError(f"the mask is a bool array (H, W) but got {_kind(mask)}")
     check_mask(mask, (mask.shape[0], mask.shape[1]))
+    if np.shape(intrinsics) != (3, 3):
+        raise InputError(f"intrinsics are K (3, 3) in pixels but got {_kind(intrinsics)}")
     points = None if pointmap is None else _known(pointmap, mask.shape)
     hidden = _hidden(mask, points, occluders)
     fine = make_window(crop_around(mask, FINE_MARGIN), FINE_SIDE, intrinsics, mask, hidden)

@@ -20,7 +20,7 @@ class Picker extends Panel {
       pointercancel: () => this.cancel(), wheel: (e) => this.wheel(e),
       pointerleave: () => { this.stage.pointer = null; this.aim(); this.stage.draw(); },
       contextmenu: (e) => { e.preventDefault(); e.stopPropagation(); },
-      blur: () => { this.stage.cursor = null; this.aim(); this.stage.draw(); },
+      blur: () => { this.space = false; this.stage.cursor = null; this.aim(); this.stage.draw(); },
     });
     on(root, { keydown: (e) => this.key(e), keyup: (e) => { if (e.key === " ") this.space = false; } });
     this.watch = [
