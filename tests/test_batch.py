@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from batch_models import Hungry, Toy, write_mask, write_photo
 
@@ -18,10 +20,13 @@ from sam3d_nb import cli
 from sam3d_nb.batch import folder as folder_module
 from sam3d_nb.batch.inputs import hash_inputs, read_photo
 from sam3d_nb.batch.results import read_manifest
+from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError, WeightsError
 from sam3d_nb.mesh.load import load_mesh
+from sam3d_nb.pipeline import Run, finish
 from sam3d_nb.request import Request
 from sam3d_nb.runs import reconstruct_to_folder
+from sam3d_nb.weights.store import StandInStore
 from sam3d_nb.work.items import Item, list_work
 from sam3d_nb.work.journal import Journal, read_records
 
@@ -118,6 +123,27 @@ def test_what_photos_share_is_made_once_a_photo(photos: Path, output: Path) -> N
 
     s3.reconstruct_batch(photos, output, Sharing())
     assert len(given) == 2
+
+
+def test_the_official_network_writes_gaussians_too_and_shares_a_photo(
+    photos: Path, output: Path, tmp_path: Path
+) -> None:
+    """Stand-in weights: what objects of a photo share changes no bit of their files."""
+    model = Sam3dObjects(StandInStore())
+    quick = {"steps": (2, 2)}
+    points = np.full((40, 60, 3), 1.0, np.float32)
+    points[..., 0], points[..., 1] = np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 40))
+    np.savez(photos / "box" / "pointmap.npz", points=points)
+    batch = s3.reconstruct_batch(photos / "box", output, model, options=quick)
+    example = s3.load_example(photos / "box")
+    for index in range(3):
+        made = finish(model.stream(example, index, **quick))
+        made.save(tmp_path / "alone" / "box" / f"box_{index}.glb")
+        made.save_splats(tmp_path / "alone" / "box" / f"box_{index}_gaussians.ply")
+    assert files(output) == files(tmp_path / "alone")
+    assert batch.header["identity"]["stage1_steps"] == 2
+    assert batch.header["device"] == "cpu"
+    assert "device" not in batch.header["identity"], "an object made elsewhere is made"
 
 
 def test_options_go_to_the_model_and_decide(photos: Path, output: Path) -> None:
@@ -220,7 +246,14 @@ def test_a_run_killed_while_it_replaces_an_object_leaves_no_wrong_claim(
     photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files of the second run are there, its record is not: that of the first is not true."""
-    s3.reconstruct_batch(photos / "box", output, Toy())
+
+    class Steady(Toy):
+        """Files of two seeds differ in the seed's digit alone, so that their sizes are equal."""
+
+        def run(self, request: Request, **options: Any) -> Run:
+            return super().run(replace(request, seed=0), **options)
+
+    s3.reconstruct_batch(photos / "box", output, Steady())
     first = files(output)
     write = folder_module.write_files
 
@@ -230,10 +263,12 @@ def test_a_run_killed_while_it_replaces_an_object_leaves_no_wrong_claim(
 
     monkeypatch.setattr(folder_module, "write_files", write_and_die)
     with pytest.raises(SystemExit):
-        s3.reconstruct_batch(photos / "box", output, Toy(), seed=1, overwrite=True)
+        s3.reconstruct_batch(photos / "box", output, Steady(), seed=1, overwrite=True)
     monkeypatch.undo()
-    assert files(output) != first
-    batch = s3.reconstruct_batch(photos / "box", output, Toy())
+    second = files(output)
+    assert second != first
+    assert [len(content) for content in second.values()] == [len(c) for c in first.values()]
+    batch = s3.reconstruct_batch(photos / "box", output, Steady())
     assert (batch.count("done"), batch.count("skipped")) == (1, 2)
     assert files(output) == first
 
@@ -366,6 +401,17 @@ def test_tries_are_bounded_and_for_memory_only(
     assert [record["mask"] for record in records(output) if record["status"] == "done"] == [0, 2]
     none = s3.reconstruct_batch(photos / "box", output, Failing(), retries=0)
     assert none.objects[1]["attempts"] == 1
+
+
+def test_an_object_without_anything_to_save_is_a_failure(photos: Path, output: Path) -> None:
+    class Empty(Toy):
+        def run(self, request: Request, **options: Any) -> Run:
+            made = yield from super().run(request, **options)
+            return replace(made, mesh=replace(made.mesh, faces=made.mesh.faces[:0]))
+
+    batch = s3.reconstruct_batch(photos / "box", output, Empty())
+    assert {record["error"] for record in batch.objects} == {"ReconstructionError"}
+    assert "without triangles" in batch.failures()["0_box"]
 
 
 def test_what_all_objects_would_fail_by_ends_the_batch(photos: Path, output: Path) -> None:

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from sam3d_nb.batch.settings import Settings
-from sam3d_nb.errors import OutputError, Sam3dError, WeightsError
+from sam3d_nb.errors import OutputError, ReconstructionError, Sam3dError, WeightsError
 from sam3d_nb.events import OnEvent
 from sam3d_nb.examples import Example, load_example
 from sam3d_nb.object3d import Object3D
@@ -114,8 +114,11 @@ class Maker:
 def encode(result: Object3D, stem: str, formats: tuple[str, ...]) -> dict[str, bytes]:
     """Return the files of an object by name: its mesh in each format, and gaussians if it has any.
 
-    They are the files that `reconstruct_to_folder` writes, byte for byte.
+    They are the files that `reconstruct_to_folder` writes, byte for byte. Raises
+    ReconstructionError where the object has neither triangles nor gaussians.
     """
+    if not len(result.mesh.faces) and result.gaussians is None:
+        raise ReconstructionError(f"{result.name!r} came out without triangles and gaussians")
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if len(result.mesh.faces):

@@ -65,7 +65,7 @@ class Batch:
         parts = [f"{made} made", f"{self.count('skipped')} made earlier"]
         parts += [f"{self.count('failed')} failed"]
         rate = f", {3600 * made / self.seconds:.0f} an hour" if made else ""
-        many = f"{len(self.objects)} objects of {photos} photos"
+        many = f"{_plural(len(self.objects), 'object')} of {_plural(photos, 'photo')}"
         return f"{many}: {', '.join(parts)}; {self.seconds:.1f} s{rate}"
 
 
@@ -85,6 +85,10 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
         ):
             latest[key] = record
     return _table(latest.values())
+
+
+def _plural(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
