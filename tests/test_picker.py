@@ -514,6 +514,26 @@ def test_the_save_button_asks_before_it_replaces(
         MaskPicker(image, given, None).save()
 
 
+def test_numbers_that_are_no_index_change_nothing(
+    image: np.ndarray, given: dict[int, np.ndarray]
+) -> None:
+    picker = MaskPicker(image, given, None)
+    for name, number in (("select", 0.0), ("select", True), ("remove", "0"), ("remove", None)):
+        with pytest.raises(InputError, match="there is no object"):
+            gesture(picker, name, number=number)
+    with pytest.raises(InputError, match=r"there is no mask 1\.0"):
+        gesture(picker, "take", candidate=1.0)
+    gesture(picker, "take", candidate=0)
+    assert picker.mask.any(), "the picker is usable after them"
+
+
+def test_a_box_of_one_pixel_is_one_pixel(image: np.ndarray) -> None:
+    picker = MaskPicker(image, segmenter=None)
+    for x in (1.0, 1.4, 1.5, 2.5, 2.9):
+        gesture(picker, "box", x0=x, y0=x, x1=x + 1, y1=x + 1)
+        assert picker.mask.sum() == 1
+
+
 def test_a_mask_too_small_to_be_an_object_is_not_saved(image: np.ndarray, tmp_path: Path) -> None:
     picker = MaskPicker(image, segmenter=None)
     gesture(picker, "stroke", points=[[40, 30]], radius=1)

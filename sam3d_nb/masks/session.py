@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -88,8 +89,8 @@ class Session:
 
         A candidate that another object has, unchanged, makes that object active instead.
         """
-        if not 0 <= candidate < len(self.candidates):
-            count = len(self.candidates)
+        count = len(self.candidates)
+        if not _is_index(candidate, count):
             raise InputError(f"there is no mask {candidate} to choose; there are {count}")
         chosen = self.candidates[candidate]
         for number, target in enumerate(self.targets):
@@ -227,7 +228,7 @@ class Session:
     def _without_segmenter(self, points: tuple[Point, ...], box: Box | None) -> np.ndarray:
         if not points and box is not None:
             mask = np.zeros(self.shape, dtype=bool)
-            x0, y0, x1, y1 = (round(side) for side in box)
+            x0, y0, x1, y1 = (math.ceil(side - 0.5) for side in box)  # centers inside
             mask[y0:y1, x0:x1] = True
             return mask
         for candidate in sorted(self.candidates, key=lambda c: c.pixels):
@@ -270,8 +271,14 @@ class Session:
         self._state = (targets, active)
 
     def _check(self, number: int) -> None:
-        if not 0 <= number < len(self.targets):
+        if not _is_index(number, len(self.targets)):
             raise InputError(f"there is no object {number}; there are {len(self.targets)}")
 
     def _said(self, what: str) -> str:
         return f"{self.name(self.active)}: {what}"
+
+
+def _is_index(number: int, count: int) -> bool:
+    """Say whether a number, perhaps out of a browser's message, counts one of `count` things."""
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return whole and 0 <= number < count
