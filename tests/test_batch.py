@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,23 @@ def test_the_manifest_says_what_files_there_are(photos: Path, output: Path) -> N
         "box2",
     ]
     assert read_manifest(output).equals(table)
+
+
+def test_the_manual_names_every_field_of_the_manifest(photos: Path, output: Path) -> None:
+    class Failing(Toy):
+        def misbehave(self, request: Request) -> None:
+            if request.mask_index == 1:
+                raise KeyError("slip")
+
+    s3.reconstruct_batch(photos, output, Failing())
+    s3.reconstruct_batch(photos, output, Failing())
+    s3.reconstruct_batch(photos, output, Toy(version="2"), overwrite=True)
+    manual = Path(__file__).parent.parent / "docs" / "batches.md"
+    rows = [line for line in manual.read_text().splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    there = list(read_records(output / "manifest.jsonl"))
+    assert {record["kind"] for record in there} == {"run", "object", "replacing", "end"}
+    assert {name for record in there for name in record} - {"kind"} == told
 
 
 def test_what_photos_share_is_made_once_a_photo(photos: Path, output: Path) -> None:
