@@ -19,7 +19,7 @@ from batch_models import Hungry, Toy, write_mask, write_photo
 import sam3d_nb as s3
 from sam3d_nb import cli
 from sam3d_nb.batch import folder as folder_module
-from sam3d_nb.batch.inputs import hash_inputs, read_photo
+from sam3d_nb.batch.inputs import InputHashes, read_photo
 from sam3d_nb.batch.results import read_manifest
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError, WeightsError
@@ -456,6 +456,7 @@ def test_what_all_objects_would_fail_by_ends_the_batch(photos: Path, output: Pat
         ({"ray_address": "auto"}, "are about Ray"),
         ({"retries": -1}, "retries is a whole number from 0 on"),
         ({"seed": 1.5}, "seed is a whole number"),
+        ({"seed": 2**63}, "seed is a whole number from 0 to 2"),
         ({"formats": ("step",)}, "no format 'step'"),
         ({"model": 3}, "a model is a name"),
         ({"model": "nemo"}, "no model 'nemo'"),
@@ -562,18 +563,23 @@ def test_the_command_prints_a_summary_and_what_failed(
 # Inputs
 
 
+def hash_all(photos: Path) -> list[str]:
+    hashes = InputHashes()
+    return [hashes.of(item) for item in list_work(photos)]
+
+
 def test_the_hash_of_inputs_is_of_what_decides(photos: Path) -> None:
-    items = list_work(photos)
-    hashes = [hash_inputs(item) for item in items]
-    assert len(set(hashes)) == len(items)
+    hashes = hash_all(photos)
+    assert len(set(hashes)) == 5
+    assert [InputHashes().of(item) for item in list_work(photos)] == hashes
     (photos / "box" / "2.png").rename(photos / "box" / "02.png")
     (photos / "box" / "notes.txt").write_text("anything")
-    assert [hash_inputs(item) for item in list_work(photos)] == hashes
+    assert hash_all(photos) == hashes
     write_mask(photos / "box" / "02.png", 40)
-    changed = [hash_inputs(item) for item in list_work(photos)]
-    assert [a == b for a, b in zip(hashes, changed, strict=True)] == [True] * 4 + [False]
+    same = [a == b for a, b in zip(hashes, hash_all(photos), strict=True)]
+    assert same == [True] * 4 + [False]
     with pytest.raises(InputError, match="cannot be looked into"):
-        hash_inputs(Item(photos / "gone" / "image.png", "gone", 0))
+        InputHashes().of(Item(photos / "gone" / "image.png", "gone", 0))
 
 
 def test_files_of_a_photo_are_an_example_elsewhere(photos: Path, tmp_path: Path) -> None:

@@ -35,19 +35,34 @@ def read_photo(photo: Path) -> PhotoFiles:
     return PhotoFiles(str(folder), photo.name, contents)
 
 
-def hash_inputs(item: Item) -> str:
-    """Return a hash of what one object is made from: photo, mask, point map, camera, names.
+class InputHashes:
+    """Hashes of what objects are made from; what those of one photo share is read once."""
 
-    Raises InputError where a file cannot be read.
-    """
-    folder = item.path.parent
-    masks = [path for path in _masks(folder) if int(path.stem) == item.mask]
+    def __init__(self) -> None:
+        self._photo: Path | None = None
+        self._shared = ""
+
+    def of(self, item: Item) -> str:
+        """Return a hash of what one object is made from: photo, mask, point map, camera, names.
+
+        Raises InputError where a file cannot be read.
+        """
+        masks = [path for path in _masks(item.path.parent) if int(path.stem) == item.mask]
+        if item.path != self._photo:
+            self._shared, self._photo = _hash_shared(item.path), item.path
+        digest = hashlib.sha256(self._shared.encode())
+        for path in masks:
+            digest.update(hashlib.sha256(_read(path)).digest())
+        return digest.hexdigest()
+
+
+def _hash_shared(photo: Path) -> str:
+    """Return a hash of the photo and its camera."""
     digest = hashlib.sha256()
-    for role, path in [("image", item.path), *(("mask", mask) for mask in masks)]:
-        digest.update(f"{role}\0".encode() + hashlib.sha256(_read(path)).digest())
-    for path in (folder / name for name in CAMERA):
-        if path.is_file():
-            digest.update(f"{path.name}\0".encode() + hashlib.sha256(_read(path)).digest())
+    for path in (photo, *(photo.parent / name for name in CAMERA)):
+        if path == photo or path.is_file():
+            role = "image" if path == photo else path.name
+            digest.update(f"{role}\0".encode() + hashlib.sha256(_read(path)).digest())
     return digest.hexdigest()
 
 

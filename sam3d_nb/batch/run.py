@@ -11,7 +11,7 @@ from typing import Any
 
 from sam3d_nb.batch.engine import Engine, Job, Load, LocalEngine, Outcome, loader
 from sam3d_nb.batch.folder import BatchFolder, Record, stem
-from sam3d_nb.batch.inputs import hash_inputs
+from sam3d_nb.batch.inputs import InputHashes
 from sam3d_nb.batch.make import Made, one_line
 from sam3d_nb.batch.results import Batch
 from sam3d_nb.batch.settings import Settings, check_number, object_key
@@ -64,7 +64,6 @@ def reconstruct_batch(
     work and leaves whole files.
     """
     settings = Settings(seed, tuple(formats), dict(options or {}))
-    check_number("seed", seed, 0)
     check_number("retries", retries, 0)
     if engine not in ENGINES:
         raise InputError(f"there is no engine {engine!r}; choose from {', '.join(ENGINES)}")
@@ -101,6 +100,7 @@ class _Run:
         self.overwrite, self.on_progress = overwrite, on_progress
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.objects: list[Record] = []
+        self.hashes = InputHashes()
 
     def go(self, items: Sequence[Item]) -> Batch:
         """Make what is not made yet; the manifest says at once what became of each object."""
@@ -159,7 +159,7 @@ class _Run:
         return found
 
     def _key(self, item: Item) -> str:
-        return object_key(self.engine.identity, self.settings, hash_inputs(item))
+        return object_key(self.engine.identity, self.settings, self.hashes.of(item))
 
     def _jobs(self, todo: Sequence[Item], total: int) -> Iterator[Job]:
         for item in todo:

@@ -24,7 +24,7 @@ class Settings:
     """The same for all objects of a batch.
 
     formats: of the files. options: what else `reconstruct` of the model takes. Raises InputError
-    for an unknown format.
+    for an unknown format, and unless the seed is a whole number from 0 to 2^63 - 1.
     """
 
     seed: int = 0
@@ -33,6 +33,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_formats(self.formats)
+        if check_number("seed", self.seed, 0) >= 2**63:
+            raise InputError(f"a seed is a whole number from 0 to 2^63 - 1 but got {self.seed}")
 
 
 @dataclass(frozen=True)
