@@ -243,9 +243,11 @@ def _scene(options: argparse.Namespace) -> int:
     from sam3d_nb.examples import load_example
     from sam3d_nb.masks.options import find_masks
     from sam3d_nb.progress import Progress
+    from sam3d_nb.scene.realign import check_method
     from sam3d_nb.scene.runs import scene_to_folder
     from sam3d_nb.zoo import load_model
 
+    check_method(options.realign or "none")  # before masks are looked for
     model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)
     written: dict[str, Path] = {}

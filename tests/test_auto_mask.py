@@ -10,7 +10,7 @@ import sam3d_nb as s3
 from sam3d_nb.cli import main
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError, WeightsError
 from sam3d_nb.masks import find as finding
-from sam3d_nb.masks.filters import clean
+from sam3d_nb.masks.filters import clean, count_nested
 from sam3d_nb.masks.find import find_objects, with_masks
 from sam3d_nb.masks.segmenter import Segment, Segmenter
 
@@ -182,6 +182,19 @@ def test_a_threshold_that_nothing_reaches_is_told(folder, tmp_path, capsys, no_s
 def test_words_for_a_segmenter_without_words_are_told(folder, tmp_path, capsys, no_sam3):
     assert run(folder, tmp_path / "out", "--mask_index=-2", "--sam_prompt=red things") == 0
     assert "embedded knows no words, so 'red things'" in capsys.readouterr().err
+    assert run(folder, tmp_path / "out", "--mask_index=-2", "--sam_mask_threshold=0.9") == 0
+    assert "embedded makes no use of a threshold of pixels" in capsys.readouterr().err
+
+
+def test_masks_within_others_are_counted_and_told():
+    shape = s3.load_example("coffee").image.shape[:2]
+    group = block((50, 150), (50, 250), 0.9, shape)
+    cup, plate = (block((60, 140), x, 0.8, shape) for x in ((60, 120), (140, 240)))
+    alone = block((300, 350), (400, 500), 0.7, shape)
+    assert count_nested([]) == count_nested([alone, group]) == 0
+    assert count_nested([cup, group, plate, alone]) == 2
+    found = find_objects(s3.load_example("coffee"), Told([group, cup, plate, alone]))
+    assert "2 of 4 lie within a larger one" in found.report()[-1]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +207,7 @@ def test_words_for_a_segmenter_without_words_are_told(folder, tmp_path, capsys, 
         (["--mask_index=-2", "--segmenter=sam2"], 5, "weights download --segmenter sam2"),
         (["--mask_index=-2", "--sam_threshold=2"], 3, "threshold is a number from 0 to 1"),
         (["--mask_index=-3"], 3, "-2 for one of masks that are found"),
+        (["--mask_index=-2", "--segmenter=sam3", "--realign=up"], 3, "no re-alignment 'up'"),
     ],
 )
 def test_options_that_do_not_fit_are_told(folder, tmp_path, capsys, no_sam3, more, code, says):

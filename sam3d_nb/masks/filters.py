@@ -18,9 +18,10 @@ BACKGROUND_SIDES = 3
 THIN = 0.002
 """A mask that is nowhere farther from its outline than this share of the photo is a sliver."""
 
-
 FINE = 2000
 """Pixels of the longer side at which widths are measured."""
+INSIDE, COARSE = 0.9, 500
+"""A mask lies within a larger one if it shares so much of itself, on a grid of so many pixels."""
 Frame = tuple[slice, slice]
 """Rows and columns around a mask."""
 
@@ -53,6 +54,18 @@ def clean(segments: Sequence[Segment], same: float = SAME) -> tuple[list[Segment
             kept.append(segment)
             frames.append(frame)
     return kept, dropped
+
+
+def count_nested(segments: Sequence[Segment]) -> int:
+    """Return how many of the masks lie within a larger one: parts of it, or it is a group."""
+    if not segments:
+        return 0
+    step = max(1, max(segments[0].mask.shape) // COARSE)
+    sampled = np.stack([s.mask[::step, ::step].reshape(-1) for s in segments]).astype(np.float32)
+    shared = sampled @ sampled.T  # (N, N) pixels
+    area = np.diag(shared)
+    within = (shared > INSIDE * area[:, None]) & (area > area[:, None])
+    return int(within.any(axis=1).sum())
 
 
 def _twin(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.examples import Example
-from sam3d_nb.masks.filters import Dropped, clean
+from sam3d_nb.masks.filters import Dropped, clean, count_nested
 from sam3d_nb.masks.save import save_example
 from sam3d_nb.masks.segmenter import SEGMENTERS, Prompt, Segment, Segmenter, load_segmenter
 
@@ -62,7 +62,7 @@ def find_objects(
     *,
     prompt: str | None = None,
     threshold: float | None = None,
-    mask_threshold: float = MASK_THRESHOLD,
+    mask_threshold: float | None = None,
     device: str = "auto",
 ) -> Found:
     """Return the objects of a photo, without near-duplicates, slivers and background.
@@ -70,7 +70,8 @@ def find_objects(
     segmenter: a name of `SEGMENTERS` or one that is loaded; by default sam3 if its weights are
     ready, else embedded. prompt: what to find, for segmenters that know words; by default
     'interior objects'. threshold: of the scores; by default 0.4 for segmenters that know words,
-    else 0. mask_threshold: of a pixel's probability, for the former. Both are between 0 and 1.
+    else 0. mask_threshold: of a pixel's probability, for the former; by default 0.4. Both are
+    between 0 and 1. What a segmenter makes no use of is told in the report.
 
     Raises InputError, and WeightsError where the segmenter's weights are missing.
     """
@@ -79,17 +80,27 @@ def find_objects(
             raise InputError(f"{name} is a number from 0 to 1 but got {value}")
     finder = pick_segmenter(segmenter, device)
     threshold = usual_threshold(finder) if threshold is None else threshold
-    note = ""
+    notes = []
     if knows_words(finder):
-        for setting, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
+        pixel = MASK_THRESHOLD if mask_threshold is None else mask_threshold
+        for setting, value in (("threshold", threshold), ("mask_threshold", pixel)):
             setattr(finder, setting, value)
         segments = finder.masks(example.image, Prompt(text=prompt or PROMPT))
     else:
         if prompt:
-            note = f"{finder.name} knows no words, so {prompt!r} was not looked for in particular"
+            notes += [
+                f"{finder.name} knows no words, so {prompt!r} was not looked for in particular"
+            ]
+        if mask_threshold is not None:
+            notes += [f"{finder.name} makes no use of a threshold of pixels"]
         segments = finder.everything(example.image, example.pointmap)
     kept, dropped = clean([segment for segment in segments if segment.score >= threshold])
-    return Found(finder.name, tuple(kept), tuple(dropped), note)
+    if nested := count_nested(kept):
+        notes += [
+            f"{nested} of {len(kept)} lie within a larger one, as parts of objects do and objects "
+            "of a group: what is wrong can be unticked in a notebook, with MaskFinder"
+        ]
+    return Found(finder.name, tuple(kept), tuple(dropped), "; ".join(notes))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

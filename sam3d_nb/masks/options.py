@@ -37,16 +37,15 @@ def find_masks(options: argparse.Namespace, example: Any) -> tuple[Any, dict[str
 
     Says on standard error what was found and dropped. Raises ReconstructionError for nothing.
     """
-    from sam3d_nb.masks.find import MASK_THRESHOLD, find_objects, save_masks, with_masks
+    from sam3d_nb.masks.find import find_objects, save_masks, with_masks
     from sam3d_nb.runs import plain_name, result_folder
 
-    given = options.sam_mask_threshold
     found = find_objects(
         example,
         options.segmenter,
         prompt=options.sam_prompt,
         threshold=options.sam_threshold,
-        mask_threshold=MASK_THRESHOLD if given is None else given,
+        mask_threshold=options.sam_mask_threshold,
         device=options.device,
     )
     for line in found.report():
