@@ -1,6 +1,7 @@
 """The list of work, the journal of what is done, and stopping: what long jobs rest on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,14 @@ def test_what_cannot_be_worked_on(tmp_path: Path) -> None:
     twins = [write_photo(tmp_path / place / "same") for place in ("a", "b")]
     with pytest.raises(InputError, match="have the same name"):
         list_work(twins)
+    second = shutil.copy(twins[0] / "image.png", twins[0] / "second.png")
+    with pytest.raises(InputError, match="have the same masks beside them"):
+        list_work([twins[0], second])
+
+
+def test_a_photo_that_is_given_twice_is_one(tmp_path: Path) -> None:
+    photo = write_photo(tmp_path / "a")
+    assert len(list_work([photo, photo / ".." / "a", photo / "image.png"])) == 1
 
 
 # The journal

@@ -33,8 +33,8 @@ def list_work(images: Images = None, masks_per_photo: int | None = None) -> list
     an example, or several, each by its path or the name of one that comes with the package; None
     means all of those. masks_per_photo: take only the first so many masks of each.
 
-    Raises InputError where a path leads nowhere, two folders have the same name, or there is no
-    mask at all.
+    Raises InputError where a path leads nowhere, two folders have the same name, two photos share
+    one, or there is no mask at all.
     """
     if masks_per_photo is not None and masks_per_photo < 1:
         raise InputError(f"masks_per_photo is a number from 1 on, but got {masks_per_photo!r}")
@@ -42,11 +42,15 @@ def list_work(images: Images = None, masks_per_photo: int | None = None) -> list
     for given in _paths(images):
         photo = photo_path(given)
         name = photo.parent.name
-        if photos.setdefault(name, photo) != photo:
-            raise InputError(
-                f"{photos[name].parent} and {photo.parent} have the same name, which results are "
-                "named after; rename one"
-            )
+        other = photos.setdefault(name, photo)
+        if other.resolve() == photo.resolve():
+            continue
+        if other.parent.resolve() == photo.parent.resolve():
+            raise InputError(f"{other} and {photo} have the same masks beside them; give one")
+        raise InputError(
+            f"{other.parent} and {photo.parent} have the same name, which results are named after; "
+            "rename one"
+        )
     items = [
         Item(photo, name, mask)
         for name, photo in photos.items()
