@@ -63,9 +63,10 @@ def refine_pose(
     things are seen that may hide the object; by default what the point map shows before it.
 
     In turn: scale and place by medians of the points, ICP of the visible surface, and the outline.
-    A step is accepted only if it raises the IoU of outline and mask, so that the result is never
-    worse. No chance, no GPU. Scales keep their ratios. Raises InputError for a mesh without
-    triangles, and where mask, point map, occluders or intrinsics are not what they need to be.
+    A step is accepted only if it raises the IoU of outline and mask, so that this never falls;
+    depth and turn may get worse. No chance, no GPU. Scales keep their ratios. Raises InputError for
+    a mesh without triangles, and where mask, point map, occluders or intrinsics are not what they
+    need to be.
     """
     if not len(mesh.faces):
         raise InputError("a layout is refined by the mesh's outline, but this mesh has no triangle")
