@@ -94,7 +94,7 @@ class RayEngine(Engine):
         self._latest: tuple[Path, str, Any] | None = None
         self._photos = self._false_starts = 0
         self._known: Identity | None = None
-        self._own = False
+        self._own = self._exhausted = False
 
     def __enter__(self) -> RayEngine:
         self._ray = _import_ray()
@@ -118,11 +118,12 @@ class RayEngine(Engine):
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Yield the outcome of each job as it comes, not in their order."""
         source = iter(jobs)
+        self._exhausted = False
         while True:
             self._fill(source)
             while self._unread:
                 yield self._unread.popleft()
-            if not any(slot.queue for slot in self._slots) and not self._again:
+            if self._exhausted and not self._again and not any(s.queue for s in self._slots):
                 return
             for slot in self._answered():
                 if not slot.label:
@@ -244,6 +245,7 @@ class RayEngine(Engine):
                 return
             job = self._again.popleft() if self._again else next(source, None)
             if job is None:
+                self._exhausted = True
                 return
             self._send(min(free, key=lambda slot: len(slot.queue)), job)
 
