@@ -66,19 +66,25 @@ def main() -> None:
             flush=True,
         )
         rows.append(row)
-    if options.output:
-        report = {
-            "triangles": len(mesh.faces),
-            "machine": processor(),
-            "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "versions": {"sam3d_nb": __version__, "torch": torch.__version__},
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "runs": options.runs,
-            "steps": rows,
-        }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(report, indent=1) + "\n")
+        save(mesh, options, rows)
+
+
+def save(mesh: Mesh, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Write what is known so far, so that a run that is cut short leaves what it has."""
+    if options.output is None:
+        return
+    report = {
+        "triangles": len(mesh.faces),
+        "machine": processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "versions": {"sam3d_nb": __version__, "torch": torch.__version__},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "runs": options.runs,
+        "steps": rows,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def raw_mesh(resolution: int) -> Mesh:

@@ -1,8 +1,8 @@
-"""One case of `pipeline_h100.py`, in a process of its own: a JSON object on the last line.
+"""One case of `pipeline_gpu.py`, in a process of its own: a JSON object on the last line.
 
     python benchmarks/pipeline_case.py "staged in 5 GiB" --weights FOLDER --runs 5
 
-FOLDER holds stand-in weights in our own layout, as `pipeline_h100.py` writes them. What they would
+FOLDER holds stand-in weights in our own layout, as `pipeline_gpu.py` writes them. What they would
 make of a photo has no meaning, so two things are put in, in this script only: after stage 1 the
 voxels of `voxels.py`, and the signed distance of the shape of those voxels before extraction. The
 work that they replace is done all the same.

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pipeline_case import Injected
-from pipeline_h100 import write_weights
+from pipeline_gpu import write_weights
 from stages import shape_distance
 from torch import Tensor
 from torch.nn import functional as F

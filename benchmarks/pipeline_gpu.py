@@ -1,8 +1,8 @@
 """Time the whole way from photo and mask to a GLB on disk, at published sizes, under memory plans.
 
-    python benchmarks/pipeline_h100.py --output benchmarks/results/pipeline_h100.json
-    python benchmarks/pipeline_h100.py --ready 5          # also process start to ready
-    python benchmarks/pipeline_h100.py --small --device cpu --dtype float32 --runs 1
+    python benchmarks/pipeline_gpu.py --output benchmarks/results/pipeline_gpu.json
+    python benchmarks/pipeline_gpu.py --ready 5          # also process start to ready, see ready.py
+    python benchmarks/pipeline_gpu.py --small --device cpu --dtype float32 --runs 1
 
 Point map by MoGe, conditioning, both flows, layout, gaussians, mesh and the GLB file are all in the
 time. Weights are stand-ins, see `pipeline_case.py`, which runs each case in a process of its own,
@@ -11,17 +11,16 @@ so that none sees what another one left. They are written to a folder first, and
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ready
 import torch
 from measure import GIB
 from model_h100 import machine, save
@@ -31,21 +30,12 @@ from torch import Tensor, nn
 
 from sam3d_nb.engine.options import FEW_STEPS
 from sam3d_nb.weights.config import RELEASED, SMALL, ModelConfig
-from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3D, read_json
+from sam3d_nb.weights.folder import SAM3D, read_json
 from sam3d_nb.weights.store import Origin, StandInStore
 from sam3d_nb.weights.write import write_stand_in
 
 Row = dict[str, Any]
 LIMIT = 300  # seconds of one case
-READY = """
-import time; start = time.perf_counter()
-import torch
-from sam3d_nb.zoo import load_model
-imported = time.perf_counter()
-load_model("sam-3d-objects", "{device}", "resident")
-torch.cuda.synchronize() if torch.cuda.is_available() else None
-print(imported - start, time.perf_counter() - imported)
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,14 +54,13 @@ def measure_all(options: argparse.Namespace, folder: Path) -> int:
     if options.only_write:
         return 0
     report["cases"] = []
-    for case in CASES:
-        if case.name not in options.cases:
-            continue
+    by_name = {case.name: case for case in CASES}
+    for case in [by_name[name] for name in options.cases]:
         print(f"{case.name} ...", file=sys.stderr, flush=True)
         report["cases"].append(run_case(case, folder, options))
         save(report, options.output)
     if options.ready:
-        report["ready"] = ready(folder, options)
+        report["ready"] = ready.measure(folder, options.device, options.ready)
         save(report, options.output)
     print_tables(report)
     return int(any("error" in row for row in report["cases"]))
@@ -81,9 +70,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dtype", default="float16")
     names = [case.name for case in CASES]
-    parser.add_argument("--cases", nargs="+", choices=names, default=names)
+    parser.add_argument("--cases", nargs="+", choices=names, default=names, help="in order")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--ready", type=int, default=0, help="how often to time loading, too")
+    parser.add_argument("--ready", type=int, default=0, help="how often to time starts, too")
     parser.add_argument("--weights", type=Path, help="folder to keep the stand-in weights in")
     parser.add_argument("--only-write", action="store_true", help="write the weights and stop")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -146,19 +135,6 @@ def run_case(case: Case, folder: Path, options: argparse.Namespace) -> Row:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ready(folder: Path, options: argparse.Namespace) -> Row:
-    """Return seconds from process start to a loaded model, files in the page cache."""
-    environment = os.environ | {FOLDER_VARIABLE: str(folder)}
-    command = [sys.executable, "-c", READY.format(device=options.device)]
-    rows = []
-    for _ in range(options.ready):
-        start = time.perf_counter()
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        rows.append((time.perf_counter() - start, *map(float, done.stdout.split()[-2:])))
-    names = ("runs_s", "imports_s", "load_s")
-    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-
-
 def print_tables(report: Row) -> None:
     print(f"{report['weights']}; networks {report['network_gib']:.2f} GiB")
     heads = "case,steps,median,min,max,goal,first,GiB,reserved,goal,cancel,left,same bits,faces"
@@ -170,9 +146,7 @@ def print_tables(report: Row) -> None:
     for row in report["cases"]:
         print(f"{row['name']}: {row.get('error') or details(row)}")
     if "ready" in report:
-        for name, seconds in report["ready"].items():
-            told = ", ".join(f"{value:.2f}" for value in seconds)
-            print(f"process start to ready, {name}: {told}")
+        print("\n".join(ready.lines(report["ready"])))
 
 
 def details(row: Row) -> str:
