@@ -8,6 +8,7 @@ usage() {
     cat <<'END'
 bash setup_b.sh                     download facebook/sam-3d-objects and the point-map network
 bash setup_b.sh --sam3              the same, and facebook/sam3 for masks by text
+bash setup_b.sh --segmenter sam2    nothing but a segmenter: sam3, or sam2 (also -tiny, -base, -large)
 bash setup_b.sh --dtype bfloat16    keep bfloat16 instead of float16
 bash setup_b.sh --folder DIR        keep the weights in DIR instead of the user's cache
 

@@ -6,17 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sam3d_nb.errors import InputError, WeightsError
-from sam3d_nb.weights.folder import check_files, read_manifest, weights_folder
+from sam3d_nb.weights import status
+from sam3d_nb.weights.folder import SAM3D, check_files, read_manifest, weights_folder
 from sam3d_nb.weights.hub import Hub
 
-REPOSITORIES = {
-    "sam3": "facebook/sam3",
-    "sam2": "facebook/sam2.1-hiera-small",
-    "sam2-tiny": "facebook/sam2.1-hiera-tiny",
-    "sam2-base": "facebook/sam2.1-hiera-base-plus",
-    "sam2-large": "facebook/sam2.1-hiera-large",
-}
-GATED = ("sam3",)
+REPOSITORIES = {name: first for name, (first, *_) in status.REPOSITORIES.items() if name != SAM3D}
 INSTALL = "the package transformers is missing; run: pip install 'sam3d_nb[sam]'"
 
 
@@ -33,7 +27,7 @@ def weights_missing(name: str, folder: str | Path | None = None) -> str:
     command = f"sam3d-nb weights download --segmenter {name}"
     if not place.is_dir():
         terms = f"accept the terms at https://huggingface.co/{REPOSITORIES[name]}, then "
-        return f"{name} has no weights here; {terms if name in GATED else ''}run: {command}"
+        return f"{name} has no weights here; {terms if name in status.GATED else ''}run: {command}"
     try:
         check_files(place, read_manifest(place, name))
     except WeightsError as error:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam3d_nb.errors import InputError, WeightsError
-from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3, SAM3D
+from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3D
+from sam3d_nb.weights.status import REPOSITORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sam3d_nb.weights.write import OnProgress
 
-MODELS = (SAM3D, SAM3)
+MODELS = tuple(REPOSITORIES)
 DTYPES = ("float16", "bfloat16")
 
 
@@ -76,7 +77,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from sam3d_nb.weights.status import REPOSITORIES, weights_status
+    from sam3d_nb.weights.status import weights_status
 
     states = weights_status(options.folder)
     for state in states:
@@ -87,7 +88,7 @@ def _status(options: argparse.Namespace) -> int:
         from sam3d_nb.weights.hub import AccessError, Hub
 
         hub = Hub()
-        for repository in (r for several in REPOSITORIES.values() for r in several):
+        for repository in (r for state in states for r in REPOSITORIES[state.name]):
             try:
                 hub.check_access(repository)
                 print(f"{repository}: access granted")
@@ -152,9 +153,10 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _remove(options: argparse.Namespace) -> None:
     from sam3d_nb.weights.download import remove
-    from sam3d_nb.weights.status import size_text
+    from sam3d_nb.weights.status import size_text, weights_status
 
-    for name in MODELS if options.all else [options.model]:
+    there = [state.name for state in weights_status(options.folder)]
+    for name in there if options.all else [options.model]:
         print(f"{name}: {size_text(remove(name, options.folder))} freed")
 
 

@@ -20,7 +20,15 @@ from sam3d_nb.weights.folder import (
 )
 
 PARTIAL = f".{SAM3D}.partial"
-REPOSITORIES = {SAM3D: ("facebook/sam-3d-objects", "Ruicheng/moge-vitl"), SAM3: ("facebook/sam3",)}
+REPOSITORIES = {
+    SAM3D: ("facebook/sam-3d-objects", "Ruicheng/moge-vitl"),
+    SAM3: ("facebook/sam3",),
+    "sam2": ("facebook/sam2.1-hiera-small",),
+    "sam2-tiny": ("facebook/sam2.1-hiera-tiny",),
+    "sam2-base": ("facebook/sam2.1-hiera-base-plus",),
+    "sam2-large": ("facebook/sam2.1-hiera-large",),
+}
+GATED = (SAM3D, SAM3)
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,19 @@ class ModelStatus:
 
 
 def weights_status(folder: str | Path | None = None) -> list[ModelStatus]:
-    """Return the state of every model with weights of its own.
+    """Return the state of both gated models, and of each open one of which something is there.
 
     Takes milliseconds, uses no network, loads no torch and raises nothing about the weights. Sizes
     are checked, hashes are not.
     """
-    return [model_status(name, folder) for name in REPOSITORIES]
+    root = weights_folder(folder)
+    names = [name for name in REPOSITORIES if name in GATED or _is_there(root, name)]
+    return [model_status(name, folder) for name in names]
+
+
+def _is_there(root: Path, name: str) -> bool:
+    downloads = [download_folder(root, repository) for repository in REPOSITORIES[name]]
+    return any(map(os.path.lexists, (root / name, root / f".{name}.partial", *downloads)))
 
 
 def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
@@ -64,7 +79,8 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
         found = f"the download was interrupted after {size_text(started)}"
         return state(False, found, f"resume it: {get}")
     page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
-    return state(False, "no weights", f"accept the terms at {page}, then run: {get}")
+    terms = f"accept the terms at {page}, then " if name in GATED else ""
+    return state(False, "no weights", f"{terms}run: {get}")
 
 
 def renewal(name: str, folder: str | Path | None = None) -> str:
@@ -75,7 +91,8 @@ def renewal(name: str, folder: str | Path | None = None) -> str:
 
 def download_command(name: str, folder: str | Path | None = None) -> str:
     """Return the command that makes a model ready."""
-    return _command("download --sam3" if name == SAM3 else "download", folder)
+    options = {SAM3D: "", SAM3: " --sam3"}.get(name, f" --segmenter {name}")
+    return _command(f"download{options}", folder)
 
 
 def _command(action: str, folder: str | Path | None) -> str:

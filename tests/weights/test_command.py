@@ -165,4 +165,5 @@ def test_setup_b_help(checkout):
     result = bash(checkout, "--help")
     assert result.returncode == 0
     assert "HUGGINGFACE_TOKEN" in result.stdout
+    assert "--segmenter sam2" in result.stdout
     assert os.access(REPOSITORY / "setup_b.sh", os.X_OK)

@@ -69,3 +69,33 @@ def test_what_cannot_be_got_is_told(client, hub, root, capsys):
     assert not (root / "sam3").exists()
     assert main(["weights", "download", "--segmenter", "sam9", "--folder", str(root)]) == 3
     assert "sam2-large" in capsys.readouterr().err
+
+
+def test_the_commands_know_every_segmenter_that_is_there(client, root, capsys):
+    def run(*words):
+        return main(["weights", *words, "--folder", str(root)]), capsys.readouterr()
+
+    assert "sam2" not in run("status")[1].out, "nothing of it is there"
+    place = download_segmenter("sam2", root, hub=client)
+    interrupted = root / "downloads" / "sam2.1-hiera-tiny"
+    interrupted.mkdir(parents=True)
+    (interrupted / "model.safetensors").write_bytes(b"half")
+    code, printed = run("status")
+    assert code == 5
+    assert "sam2: ready" in printed.out
+    assert "sam2-tiny: not ready, the download was interrupted" in printed.out
+    assert f"resume it: sam3d-nb weights download --segmenter sam2-tiny --folder {root}" in (
+        printed.out
+    )
+    assert run("verify")[1].out == f"sam2: all files as recorded in {place}\n"
+    assert run("verify", "--model", "sam2")[0] == 0
+    (place / "config.json").write_bytes(b"{ }")
+    assert "config.json" in run("status")[1].out, "damaged"
+    code, printed = run("verify", "--model", "sam2")
+    assert code == 5
+    assert "sam3d-nb weights remove --model sam2" in printed.err
+    assert "sam2-tiny: 0.0 MB freed" in run("remove", "--model", "sam2-tiny")[1].out
+    code, printed = run("remove", "--all")
+    assert code == 0
+    assert "sam2: " in printed.out
+    assert [path.name for path in root.iterdir()] == [".lock"]
