@@ -17,9 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sam3d_nb.machine import hardware, versions
 from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3D
 
 Row = dict[str, Any]
@@ -53,6 +55,10 @@ def measure(folder: Path, device: str, runs: int) -> Row:
     reads = [_run("read", folder, device) for _ in range(runs)]
     return {
         "n": runs,
+        "device": device,
+        "hardware": hardware(),
+        "versions": versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "runs_s": [sum(row[step] for step in STEPS) for row in starts],
         "steps_s": {step: [row[step] for row in starts] for step in STEPS},
         "gib": reads[0].pop("gib"),
