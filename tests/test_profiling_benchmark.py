@@ -1,5 +1,6 @@
 """The benchmark: the published method and files, rows at once, resuming, failures, the command."""
 
+import errno
 import gzip
 import json
 import os
@@ -28,6 +29,7 @@ from sam3d_nb.pipeline import Model, Reconstruction, Run
 from sam3d_nb.profiling import header
 from sam3d_nb.profiling.benchmark import benchmark
 from sam3d_nb.profiling.results import load_results
+from sam3d_nb.profiling.trace import profile_run
 from sam3d_nb.request import Request
 from sam3d_nb.silhouette import Silhouette
 from sam3d_nb.weights import converted, load
@@ -495,6 +497,33 @@ def test_a_profile_that_fails_is_told_and_the_others_go_on(photos: Path, tmp_pat
         results = benchmark(photos / "lamp", tmp_path / "out", Tired(), **settings)
     assert results.failures() == {}
     assert (tmp_path / "out" / "summary.csv").is_file()
+
+
+@pytest.mark.parametrize("disk", ["full", "gone"])
+def test_a_trace_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def gone(*arguments: Any, **settings: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "profiles")
+
+    if disk == "full":
+        monkeypatch.setattr("sam3d_nb.profiling.trace.shutil.copyfileobj", full)
+    else:
+        monkeypatch.setattr("sam3d_nb.profiling.trace.tempfile.TemporaryDirectory", gone)
+    with pytest.raises(OutputError, match=r"cannot write lamp_trace\.json\.gz into .*: No s"):
+        profile_run(lambda on_event: None, tmp_path, "lamp")
+    assert [path.name for path in tmp_path.iterdir()] == ["lamp_profile.txt"]
+
+
+def test_a_trace_needs_no_room_in_the_systems_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    profile_run(lambda on_event: None, tmp_path, "lamp")
+    assert json.loads(gzip.decompress((tmp_path / "lamp_trace.json.gz").read_bytes()))
 
 
 # The command and the surface

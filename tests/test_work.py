@@ -196,3 +196,16 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_handler_that_python_did_not_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One set in C is None for `signal.getsignal`, and cannot be put back."""
+    known = signal.getsignal
+    foreign = {signal.SIGTERM: None}
+    monkeypatch.setattr(signal, "getsignal", lambda n: foreign[n] if n in foreign else known(n))
+    before = known(signal.SIGTERM)
+    with CleanStop() as stop:
+        assert known(signal.SIGTERM) is before
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+    assert known(signal.SIGTERM) is before

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from sam3d_nb.errors import OutputError
 from sam3d_nb.events import Event, ObjectEvent
 from sam3d_nb.files import write_file
 
@@ -42,10 +45,23 @@ def profile_run(run: Callable[[Callable[[Event], None]], Any], folder: Path, nam
         for key in order
     ]
     write_file(folder / f"{name}_profile.txt", "\n\n".join(tables).encode(), overwrite=True)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        path = Path(place) / "trace.json.gz"
-        profiler.export_chrome_trace(str(path))
-        os.replace(path, folder / f"{name}_trace.json.gz")
+    _write_trace(profiler, folder, f"{name}_trace.json.gz")
+
+
+def _write_trace(profiler: profile, folder: Path, name: str) -> None:
+    """Write the trace, by way of a folder beside it: the system's own may be small."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
+            plain, packed = Path(place) / "trace.json", Path(place) / "trace.json.gz"
+            profiler.export_chrome_trace(str(plain))
+            with open(plain, "rb") as source, gzip.open(packed, "wb") as target:
+                shutil.copyfileobj(source, target)
+            os.replace(packed, folder / name)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"cannot write {name} into {folder}: {reason}; choose another folder"
+        ) from error
 
 
 class StageRanges:

@@ -14,7 +14,8 @@ class CleanStop:
     """Within its `with` block, SIGINT and SIGTERM wait for the next `check`.
 
     `check` raises KeyboardInterrupt once one has come; call it where nothing is half done. A second
-    SIGINT or SIGTERM raises it at once. Off the main thread signals stay as they are.
+    SIGINT or SIGTERM raises it at once. Off the main thread signals stay as they are, and so does
+    one whose handler was not set by Python and could not be put back.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,8 @@ class CleanStop:
 
     def __enter__(self) -> CleanStop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
+            self._before = {number: signal.signal(number, self._note) for number in ours}
         return self
 
     def __exit__(
