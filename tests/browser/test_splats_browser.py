@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from lab import Notebook
+from playwright.sync_api import Locator
 from test_show_browser import pixels, share_drawn, wait_until_drawn
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -36,7 +37,21 @@ def test_gaussians_stand_where_the_mesh_does_and_turn(
     screenshot("before")
     first = pixels(splats), pixels(mesh)
     agree(*first)
-    box = splats.bounding_box()
+    turn(notebook, splats, mesh)
+    screenshot("after")
+    turned = pixels(splats), pixels(mesh)
+    assert changed(turned[0], first[0])
+    agree(*turned)
+    turn(notebook, mesh, splats)
+    screenshot("after the other was dragged")
+    again = pixels(splats), pixels(mesh)
+    assert changed(again[1], turned[1])
+    agree(*again)
+
+
+def turn(notebook: Notebook, dragged: Locator, other: Locator) -> None:
+    """Drag one viewer with the mouse, and wait until the other one follows."""
+    before, box = pixels(other), dragged.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     notebook.page.mouse.move(x, y)
@@ -44,13 +59,10 @@ def test_gaussians_stand_where_the_mesh_does_and_turn(
     notebook.page.mouse.move(x + 90, y + 20, steps=10)
     notebook.page.mouse.up()
     for _ in range(50):
-        if changed(pixels(mesh), first[1]):
-            break
+        if changed(pixels(other), before):
+            return
         notebook.page.wait_for_timeout(200)
-    screenshot("after")
-    turned = pixels(splats), pixels(mesh)
-    assert changed(turned[0], first[0])
-    agree(*turned)
+    raise AssertionError("the other viewer stays as it was")
 
 
 def changed(picture: np.ndarray, before: np.ndarray) -> bool:
