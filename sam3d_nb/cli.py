@@ -17,7 +17,7 @@ from sam3d_nb.errors import (
     ReconstructionError,
     Sam3dError,
 )
-from sam3d_nb.masks.options import AUTO_MASKS, add_mask_options, refuse_mask_options
+from sam3d_nb.masks.options import AUTO_MASKS, add_mask_options, check_mask_options
 from sam3d_nb.profiling.command import profile_options, run_profile
 from sam3d_nb.weights.command import add_weights_command
 
@@ -210,10 +210,9 @@ def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.zoo import load_model
 
     check_formats(options.output_format)
-    if options.mask_index != AUTO_MASKS:
-        refuse_mask_options(options)
     if options.mask_index in (ALL_MASKS, AUTO_MASKS):
         return _scene(options)
+    check_mask_options(options)
     if options.mask_index < 0:
         raise InputError(
             f"mask index {options.mask_index}: no mask; give {ALL_MASKS} for a scene of all masks, "
@@ -247,7 +246,8 @@ def _scene(options: argparse.Namespace) -> int:
     from sam3d_nb.scene.runs import scene_to_folder
     from sam3d_nb.zoo import load_model
 
-    check_method(options.realign or "none")  # before masks are looked for
+    check_method(options.realign or "none")  # before anything is loaded or looked for
+    check_mask_options(options)
     model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)
     written: dict[str, Path] = {}

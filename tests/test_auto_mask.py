@@ -31,9 +31,9 @@ class Told(Segmenter):
         self.segments = segments
         self.asked = []
 
-    def masks(self, image, prompt):
-        self.asked.append((prompt.text, self.threshold, self.mask_threshold))
-        return [segment for segment in self.segments if segment.score > self.threshold]
+    def masks(self, image, prompt, *, threshold=None, mask_threshold=None):
+        self.asked.append((prompt.text, threshold, mask_threshold))
+        return [segment for segment in self.segments if segment.score > threshold]
 
     def everything(self, image, pointmap=None):
         raise AssertionError("a segmenter that knows words is asked by words")
@@ -98,6 +98,7 @@ def test_words_and_thresholds_reach_a_segmenter_that_knows_words():
     assert len(found.kept) == 1
     find_objects(example, told)
     assert told.asked[-1] == ("interior objects", 0.4, 0.4)
+    assert (told.threshold, told.mask_threshold) == (0.4, 0.4), "the caller's own stay"
     with pytest.raises(InputError, match=r"threshold.*1\.5"):
         find_objects(example, told, threshold=1.5)
     with pytest.raises(InputError, match=r"mask_threshold.*nan"):
@@ -206,11 +207,15 @@ def test_masks_within_others_are_counted_and_told():
         (["--mask_index=-2", "--segmenter=sam3"], 5, "weights download --segmenter sam3"),
         (["--mask_index=-2", "--segmenter=sam2"], 5, "weights download --segmenter sam2"),
         (["--mask_index=-2", "--sam_threshold=2"], 3, "threshold is a number from 0 to 1"),
+        (["--mask_index=-2", "--sam_mask_threshold=-1"], 3, "mask_threshold is a number from 0"),
         (["--mask_index=-3"], 3, "-2 for one of masks that are found"),
         (["--mask_index=-2", "--segmenter=sam3", "--realign=up"], 3, "no re-alignment 'up'"),
     ],
 )
-def test_options_that_do_not_fit_are_told(folder, tmp_path, capsys, no_sam3, more, code, says):
+def test_options_that_do_not_fit_are_told_before_a_model_is_loaded(
+    folder, tmp_path, capsys, no_sam3, monkeypatch, more, code, says
+):
+    monkeypatch.setattr("sam3d_nb.zoo.load_model", None)
     assert run(folder, tmp_path / "out", *more) == code
     assert says in capsys.readouterr().err
 
@@ -281,6 +286,49 @@ def test_a_segmenter_without_words_has_no_field_for_them(folder, no_sam3):
     assert finder.mask_threshold.disabled
     assert len(finder.masks) >= 2
     assert "alt=" in finder.picture.value
+
+
+class Proposing(Segmenter):
+    """A segmenter without words that proposes a group, its parts, and one thing apart."""
+
+    name = "proposing"
+
+    def masks(self, image, prompt):
+        return []
+
+    def everything(self, image, pointmap=None):
+        shape = image.shape[:2]
+        group = block((50, 150), (50, 250), 0.6, shape)
+        cup, plate = (block((60, 140), x, 0.5, shape) for x in ((60, 120), (140, 240)))
+        return [group, cup, plate, block((300, 350), (400, 500), 0.7, shape)]
+
+
+def test_of_masks_that_overlap_those_that_make_a_scene_are_ticked_at_first():
+    finder = s3.MaskFinder(s3.load_example("coffee"), Proposing())
+    assert [round(s.score, 1) for s in finder.segments] == [0.7, 0.6, 0.5, 0.5]
+    assert finder.chosen == [0, 2, 3], "the parts are worth more than the group"
+    assert "<b>4</b> of 4 masks" in finder.counts.value
+    assert "make a scene without overlaps" in finder.counts.value
+    assert not (np.sum(finder.masks, axis=0) > 1).any()
+    finder.boxes.children[1].value = True
+    finder.threshold.value = 0.55
+    assert finder.chosen == [0, 1], "what was ticked by hand stays so"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 7}, {"threshold": -0.1}, {"mask_threshold": 2}, {"threshold": float("nan")}],
+)
+def test_the_widget_refuses_thresholds_that_are_none(wrong):
+    with pytest.raises(InputError, match="threshold is a number from 0 to 1 but got"):
+        s3.MaskFinder(s3.load_example("coffee"), Told([]), **wrong)
+
+
+def test_a_threshold_below_the_usual_least_one_is_kept():
+    told = Told([block((50, 90), (50, 90), 0.08, s3.load_example("coffee").image.shape[:2])])
+    finder = s3.MaskFinder(s3.load_example("coffee"), told, threshold=0.05)
+    assert finder.threshold.value == 0.05
+    assert len(finder.masks) == 1
 
 
 def test_missing_weights_are_told_before_anything_is_shown(no_sam3):

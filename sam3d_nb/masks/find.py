@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.examples import Example
@@ -56,6 +59,24 @@ def usual_threshold(segmenter: Segmenter) -> float:
     return THRESHOLD if knows_words(segmenter) else 0.0
 
 
+def check_thresholds(threshold: float | None, mask_threshold: float | None) -> None:
+    """Raise InputError unless both are numbers from 0 to 1, or None."""
+    for name, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(f"{name} is a number from 0 to 1 but got {value}")
+
+
+def ask(
+    segmenter: Any, image: np.ndarray, text: str, threshold: float, mask_threshold: float
+) -> list[Segment]:
+    """Return what a segmenter that knows words finds; its own thresholds stay as they are."""
+    prompt = Prompt(text=text)
+    found: list[Segment] = segmenter.masks(
+        image, prompt, threshold=threshold, mask_threshold=mask_threshold
+    )
+    return found
+
+
 def find_objects(
     example: Example,
     segmenter: str | Segmenter | None = None,
@@ -75,17 +96,13 @@ def find_objects(
 
     Raises InputError, and WeightsError where the segmenter's weights are missing.
     """
-    for name, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
-        if value is not None and not 0 <= value <= 1:
-            raise InputError(f"{name} is a number from 0 to 1 but got {value}")
+    check_thresholds(threshold, mask_threshold)
     finder = pick_segmenter(segmenter, device)
     threshold = usual_threshold(finder) if threshold is None else threshold
     notes = []
     if knows_words(finder):
         pixel = MASK_THRESHOLD if mask_threshold is None else mask_threshold
-        for setting, value in (("threshold", threshold), ("mask_threshold", pixel)):
-            setattr(finder, setting, value)
-        segments = finder.masks(example.image, Prompt(text=prompt or PROMPT))
+        segments = ask(finder, example.image, prompt or PROMPT, threshold, pixel)
     else:
         if prompt:
             notes += [

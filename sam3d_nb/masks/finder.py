@@ -5,28 +5,30 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 
 from sam3d_nb.examples import Example
+from sam3d_nb.masks.disjoint import disjoint, likely
 from sam3d_nb.masks.filters import clean
 from sam3d_nb.masks.find import (
     MASK_THRESHOLD,
     PROMPT,
+    ask,
+    check_thresholds,
     knows_words,
     pick_segmenter,
     save_masks,
     usual_threshold,
     with_masks,
 )
-from sam3d_nb.masks.segmenter import Prompt, Segment, Segmenter
+from sam3d_nb.masks.segmenter import Segment, Segmenter
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.view.masks import draw_masks
 
 LEAST = 0.1
-"""Masks by words with a lower score are not asked for."""
+"""Masks by words with a lower score are asked for only where the threshold begins lower."""
 WIDE = {"description_width": "9rem"}
 
 
@@ -36,9 +38,12 @@ class MaskFinder(widgets.VBox):
     segmenter: a name, or one that is loaded; by default sam3 if its weights are ready, else
     embedded. The words count for segmenters that know words, and so does the mask threshold. The
     threshold of the scores is 0.4 for these, else 0. The counts follow the sliders; what was
-    unticked stays so until the segmenter is asked again.
+    unticked stays so until the segmenter is asked again. Segmenters without words propose objects,
+    their parts and groups of them: of these a set without overlaps is ticked at first, see
+    `disjoint`; the others are there to be ticked instead.
 
-    Raises what `load_segmenter` and `Segmenter.masks` do.
+    Raises InputError for a threshold that is not from 0 to 1, and what `load_segmenter` and
+    `Segmenter.masks` do.
     """
 
     def __init__(
@@ -52,16 +57,19 @@ class MaskFinder(widgets.VBox):
         device: str = "auto",
         size: int = 800,
     ) -> None:
+        check_thresholds(threshold, mask_threshold)
         self.source = example
         self.segmenter = pick_segmenter(segmenter, device)
         self.segments: tuple[Segment, ...] = ()
         self._found: list[Segment] = []
         self._unticked: set[int] = set()  # by identity, as long as `_found` holds them
+        self._overlapping: set[int] = set()  # of these, what was unticked by itself
         self._size = size
         words = knows_words(self.segmenter)
         self.prompt = widgets.Text(prompt, description="find", disabled=not words, style=WIDE)
         score = usual_threshold(self.segmenter) if threshold is None else threshold
-        self.threshold = _slider("least score", score, LEAST if words else 0.0, disabled=False)
+        self._least = min(LEAST, score) if words else 0.0
+        self.threshold = _slider("least score", score, self._least, disabled=False)
         self.mask_threshold = _slider("pixel threshold", mask_threshold, 0.0, disabled=not words)
         self.button = widgets.Button(description="Find", button_style="primary")
         self.counts = widgets.HTML()
@@ -76,15 +84,22 @@ class MaskFinder(widgets.VBox):
 
     def find(self) -> None:
         """Ask the segmenter again, with the words and the pixel threshold that are set."""
+        image, text = self.source.image, self.prompt.value.strip() or PROMPT
+        self._unticked, self._overlapping = set(), set()
         if knows_words(self.segmenter):
-            finder: Any = self.segmenter
-            finder.threshold, finder.mask_threshold = LEAST, self.mask_threshold.value
-            asked = Prompt(text=self.prompt.value.strip() or PROMPT)
-            self._found = finder.masks(self.source.image, asked)
+            pixel = self.mask_threshold.value
+            self._found = ask(self.segmenter, image, text, self._least, pixel)
         else:
-            self._found = self.segmenter.everything(self.source.image, self.source.pointmap)
-        self._unticked.clear()
+            self._found = self.segmenter.everything(image, self.source.pointmap)
+            self._untick_overlaps()
         self._filter()
+
+    def _untick_overlaps(self) -> None:
+        kept, _ = clean(self._found)
+        probability = likely(self.segmenter.name, np.array([one.score for one in kept]))
+        ticked = set(disjoint(kept, probability))
+        self._overlapping = {id(one) for number, one in enumerate(kept) if number not in ticked}
+        self._unticked = set(self._overlapping)
 
     @property
     def chosen(self) -> list[int]:
@@ -119,6 +134,8 @@ class MaskFinder(widgets.VBox):
             f"<b>{len(kept)}</b> of {len(self._found)} masks by "
             f"{escape(self.segmenter.name)}{escape(left_out)}"
         )
+        if self._overlapping & {id(segment) for segment in kept}:
+            self.counts.value += "; ticked at first are those that make a scene without overlaps"
         self.boxes.children = [
             widgets.Checkbox(
                 id(segment) not in self._unticked, description=self._label(number), indent=False

@@ -25,8 +25,19 @@ def add_mask_options(parser: argparse.ArgumentParser, add: Callable[..., None]) 
     add(parser, "sam_mask_threshold", type=float, help=text)
 
 
-def refuse_mask_options(options: argparse.Namespace) -> None:
-    """Raise InputError where options of --mask_index=-2 are given without it."""
+def check_mask_options(options: argparse.Namespace) -> None:
+    """Raise InputError or WeightsError where the options are wrong, before anything is loaded.
+
+    Those of --mask_index=-2 are wrong without it.
+    """
+    if options.mask_index == AUTO_MASKS:
+        from sam3d_nb.masks.find import check_thresholds
+        from sam3d_nb.masks.segmenter import check_segmenter
+
+        check_thresholds(options.sam_threshold, options.sam_mask_threshold)
+        if options.segmenter is not None:
+            check_segmenter(options.segmenter)
+        return
     given = [name for name in OPTIONS if getattr(options, name) is not None]
     if given:
         raise InputError(f"--{given[0]} is about finding masks; it needs --mask_index={AUTO_MASKS}")

@@ -40,7 +40,9 @@ class MaskPicker(anywidget.AnyWidget):
 
     image: an example, uint8 RGB (H, W, 3), or what `load_example` takes. masks: to choose among by
     a click, (H, W) each; by default the example's. segmenter: finds masks by points and boxes; its
-    name, a `Segmenter`, or None. folder: where the button Save writes; no button without one.
+    name, a `Segmenter`, or None. When a tool that asks it is chosen it takes its first look at the
+    photo (about 1.5 s for embedded on two cores), for which the first click may have to wait; later
+    ones do not. folder: where the button Save writes; no button without one.
 
     tool: one of select, point, avoid (a point beside the object), box, brush, eraser, move.
     opacity: of the colors, 0 to 1. brush: radius in pixels of the photo. session: what the

@@ -23,7 +23,8 @@ class Sam3(Segmenter):
     """SAM 3 with a network of transformers' class Sam3Model and its tokenizer.
 
     threshold: of the scores. mask_threshold: of the probability of a pixel. Both can be set at any
-    time; what the network said about the last photo and words is kept, so that is quick.
+    time, or given to `masks` for one call; what the network said about the last photo and words is
+    kept, so that is quick.
     """
 
     name = "sam3"
@@ -50,8 +51,17 @@ class Sam3(Segmenter):
         """Do now what the first prompt on this photo would wait for."""
         self._features(image)
 
-    def masks(self, image: np.ndarray, prompt: Prompt) -> list[Segment]:
+    def masks(
+        self,
+        image: np.ndarray,
+        prompt: Prompt,
+        *,
+        threshold: float | None = None,
+        mask_threshold: float | None = None,
+    ) -> list[Segment]:
         """Return every object that the words mean, the best first.
+
+        threshold, mask_threshold: for this call, by default those of the segmenter.
 
         Raises InputError for a prompt without words, or with anything else.
         """
@@ -65,12 +75,12 @@ class Sam3(Segmenter):
         if not asked.text:
             raise InputError(f"the prompt is empty; say what to find, such as {EVERYTHING!r}")
         masks, scores = self._answer(image, asked.text)
-        good = (scores > self.threshold).nonzero()[:, 0]
+        least = self.threshold if threshold is None else threshold
+        pixel = self.mask_threshold if mask_threshold is None else mask_threshold
+        good = (scores > least).nonzero()[:, 0]
         order = good[scores[good].argsort(descending=True)]
         shape = image.shape[0], image.shape[1]
-        found = zip(
-            enlarged(masks[order], shape, self.mask_threshold), scores[order].tolist(), strict=True
-        )
+        found = zip(enlarged(masks[order], shape, pixel), scores[order].tolist(), strict=True)
         return [Segment(mask, score, asked.text) for mask, score in found if mask.any()]
 
     def everything(self, image: np.ndarray, pointmap: np.ndarray | None = None) -> list[Segment]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam3d_nb.devices import check_device_name, choose_device
-from sam3d_nb.errors import InputError
+from sam3d_nb.errors import InputError, WeightsError
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels; pixel (u, v) covers u to u + 1 and v to v + 1."""
@@ -176,9 +176,19 @@ def load_segmenter(name: str = "embedded", device: str = "auto") -> Segmenter:
     check_device_name(device)
     if device not in ("auto", "cpu"):
         choose_device(device)
+    return _spec(name).build(device)
+
+
+def check_segmenter(name: str) -> None:
+    """Raise what `load_segmenter` does for a name or for weights, without loading anything."""
+    if missing := _spec(name).missing():
+        raise WeightsError(missing)
+
+
+def _spec(name: str) -> SegmenterSpec:
     if name not in SEGMENTERS:
         raise InputError(f"there is no segmenter {name!r}; choose from {', '.join(SEGMENTERS)}")
-    return SEGMENTERS[name].build(device)
+    return SEGMENTERS[name]
 
 
 def check_photo(image: np.ndarray) -> None:
