@@ -46,6 +46,9 @@ def test_the_script_measures_examples_and_writes_a_report(examples, tmp_path, mo
     assert report["summary"]["box"]["mean IoU"] == pytest.approx(np.mean(boxes), abs=1e-3)
     assert min(boxes) > 0.9
     assert report["summary"]["everything"]["found"] == 1
+    kinds = report["summary"]["scene"]
+    assert kinds["all masks"]["recall"] == kinds["without overlaps"]["recall"] == 1
+    assert kinds["without overlaps"]["masks"] <= kinds["all masks"]["masks"]
     assert "segments that are an object" in capsys.readouterr().out
 
 
@@ -68,3 +71,32 @@ def test_the_report_in_the_repository_holds_every_object_of_the_rooms():
         assert report["summary"][what]["mean IoU"] == pytest.approx(np.mean(values), abs=1e-3)
     found = np.mean([row["everything"] >= segmenters.FOUND for row in report["table"]])
     assert report["summary"]["everything"]["found"] == pytest.approx(found, abs=1e-3)
+
+
+def test_precision_and_recall_are_those_counted_by_hand():
+    fit = np.array([[0.9, 0.0], [0.6, 0.1], [0.2, 0.3], [0.0, 0.4]])
+    photo = segmenters.Proposed([], np.zeros(4), fit)
+    assert segmenters.quality([photo], [[0, 1, 2]]) == {
+        "masks": 3,
+        "precision": 0.667,
+        "recall": 0.5,
+        "objects found a mask": 0.333,
+    }
+    assert segmenters.quality([photo], [[]])["recall"] == 0
+
+
+def test_the_probability_of_a_score_is_fitted():
+    random = np.random.default_rng(0)
+    scores = random.random(4000)
+    right = random.random(4000) < 1 / (1 + np.exp(-(4 * scores - 2)))
+    slope, constant = segmenters.fit_line([segmenters.Proposed([], scores, right[:, None] * 1.0)])
+    assert slope == pytest.approx(4, abs=0.4)
+    assert constant == pytest.approx(-2, abs=0.3)
+
+
+def test_the_report_tells_what_becomes_a_scene():
+    report = json.loads(RESULTS.read_text())
+    for title in ("rooms", "others, not tuned on"):
+        summary = report[title]["summary"]
+        assert set(summary["scene"]) == {"all masks", "without overlaps"}
+        assert summary["scene"]["all masks"]["recall"] == summary["everything"]["found"]
