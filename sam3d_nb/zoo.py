@@ -24,14 +24,24 @@ def _sam3d(device: str, memory: str) -> Model:
     return load_sam3d(device, memory)
 
 
-def _forget_sam3d() -> None:
+def _forget_sam3d(model: Model) -> None:
     from sam3d_nb.engine.load import forget
 
-    forget()
+    forget(model)
 
 
-def _nothing_kept() -> None:
+def _kept_sam3d() -> list[Model]:
+    from sam3d_nb.engine.load import kept
+
+    return [*kept()]
+
+
+def _forget_nothing(model: Model) -> None:
     pass
+
+
+def _nothing_kept() -> list[Model]:
+    return []
 
 
 def _always_ready() -> str:
@@ -49,13 +59,15 @@ class ModelSpec:
     """One entry of the zoo.
 
     build: makes the model on a device under a memory plan. missing: what to do before it can be
-    made, as a sentence; empty where it is ready. forget: drops what `build` keeps for later.
+    made, as a sentence; empty where it is ready. kept: models that `build` keeps for later. forget:
+    lets `build` make a given one anew.
     """
 
     description: str
     build: Callable[[str, str], Model]
     missing: Callable[[], str] = _always_ready
-    forget: Callable[[], None] = _nothing_kept
+    kept: Callable[[], list[Model]] = _nothing_kept
+    forget: Callable[[Model], None] = _forget_nothing
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -63,6 +75,7 @@ MODELS: dict[str, ModelSpec] = {
         "mesh, gaussians and pose by the official network and its gated weights",
         _sam3d,
         _sam3d_missing,
+        _kept_sam3d,
         _forget_sam3d,
     ),
     "silhouette": ModelSpec("inflated outline, no weights needed, any machine", _silhouette),
@@ -97,10 +110,10 @@ def load_model(name: str | None = None, device: str = "auto", memory: str = "aut
 def unload_model(model: Model) -> None:
     """Free what `model` holds on its device, and forget it, so that loading it is not free.
 
-    Loading the same model again reads its files again once nobody else holds it.
+    Loading the same model again reads its files again. Other models stay as they are.
     """
     release = getattr(model, "release", None)
     if release is not None:
         release()
     for spec in MODELS.values():
-        spec.forget()
+        spec.forget(model)

@@ -33,11 +33,12 @@ from sam3d_nb.events import (
     StructuredLatentEvent,
 )
 from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.silhouette import Silhouette
 from sam3d_nb.weights.config import SMALL
 from sam3d_nb.weights.parts import PARTS
 from sam3d_nb.weights.store import StandInStore
 from sam3d_nb.weights.write import write_stand_in
-from sam3d_nb.zoo import load_model
+from sam3d_nb.zoo import load_model, unload_model
 
 
 @pytest.fixture(scope="module")
@@ -431,6 +432,18 @@ def test_loading_again_is_free(monkeypatch: pytest.MonkeyPatch, store: StandInSt
     assert load.load_sam3d("cpu") is first
     assert load.load_sam3d("cpu", "staged") is not first
     assert asked[0] == {"device": "cpu", "dtype": torch.float32, "pin": False}
+
+
+def test_unloading_a_model_forgets_that_one_alone(
+    monkeypatch: pytest.MonkeyPatch, store: StandInStore
+) -> None:
+    monkeypatch.setattr(load, "load_weights", lambda **options: store)
+    monkeypatch.setattr(load, "_latest", [])
+    kept = load.load_sam3d("cpu")
+    unload_model(Silhouette())
+    assert load.load_sam3d("cpu") is kept, "it was another one that was unloaded"
+    unload_model(kept)
+    assert load.load_sam3d("cpu") is not kept
 
 
 def test_stand_ins_cannot_be_asked_for_by_name() -> None:

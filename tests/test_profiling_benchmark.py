@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 import sam3d_nb as s3
-from sam3d_nb import cli
+from sam3d_nb import cli, zoo
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError
 from sam3d_nb.events import MeshEvent
 from sam3d_nb.frames import Pose
@@ -204,7 +205,7 @@ def test_every_row_is_on_disk_before_the_next_one_begins(photos: Path, tmp_path:
 def test_the_header_says_what_ran_on_what_and_how(photos: Path, tmp_path: Path) -> None:
     benchmark(photos, tmp_path / "out", Clockwork(), seed=5, **KEPT)
     header = json.loads((tmp_path / "out" / "header.json").read_text())
-    assert set(header) == {"date", "commit", "clocks_mhz", "identity", "first_load_seconds"}
+    assert set(header) == {"date", "commit", "clocks_mhz", "identity"}
     identity = header["identity"]
     assert set(identity["hardware"]) >= {"cpu", "cores", "memory_gib", "system"}
     assert set(identity["versions"]) >= {"sam3d_nb", "python", "torch"}
@@ -215,6 +216,18 @@ def test_the_header_says_what_ran_on_what_and_how(photos: Path, tmp_path: Path) 
     configuration = identity["configuration"]
     assert configuration["seed"] == 5
     assert (configuration["wait"], configuration["warmup"], configuration["active"]) == (0, 1, 3)
+
+
+def test_the_header_has_the_first_load_only_where_there_was_one(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Clockwork()
+    spec = replace(zoo.MODELS["silhouette"], build=lambda *a: there, kept=lambda: [there])
+    monkeypatch.setitem(zoo.MODELS, "silhouette", spec)
+    assert "first_load_seconds" not in benchmark(photos, None, "silhouette", **KEPT).header
+    monkeypatch.setitem(zoo.MODELS, "silhouette", replace(spec, kept=list))
+    assert benchmark(photos, None, "silhouette", **KEPT).header["first_load_seconds"] >= 0
+    assert "first_load_seconds" in benchmark(photos, None, Clockwork, **KEPT).header
 
 
 def test_rows_come_back_as_they_were(photos: Path, tmp_path: Path) -> None:

@@ -36,7 +36,12 @@ def load_sam3d(device: str = "auto", memory: str = "auto") -> Sam3dObjects:
     return model
 
 
-def forget() -> None:
-    """Do not keep the model that was loaded last, nor its weights, any longer."""
-    _latest.clear()
-    load.forget()
+def kept() -> list[Sam3dObjects]:
+    """Return the model that was loaded last, if it is kept."""
+    return list(_latest)
+
+
+def forget(model: object) -> None:
+    """Keep neither this model, where it is the one that was loaded last, nor its weights."""
+    _latest[:] = [other for other in _latest if other is not model]
+    load.forget(getattr(model, "store", None))

@@ -86,8 +86,9 @@ def benchmark(
     """Time a model on every mask of every photo by the published method.
 
     A run goes from an idle device to an object in the host's memory, files not included; without
-    `use_inference_cache` every run loads the model as well, as published. `wait`, `warmup`,
-    `active`: see `Schedule`.
+    `use_inference_cache` every run loads the model as well, as published, and releases it after: a
+    model of the same name that you hold, and one that your function gives again, loses its place
+    on the device as well. `wait`, `warmup`, `active`: see `Schedule`.
 
     images_dir, masks_per_photo: see `list_work`. model: a name, a model that is loaded, or a
     function that loads one; by default the best that is ready, on `device` under the plan
@@ -133,7 +134,7 @@ def _header(subject: Subject, plan: Plan) -> dict[str, Any]:
     model, seconds = subject.get()
     model.deciding(**plan.options)
     header = make_header(model, plan.configuration())
-    return header | {"first_load_seconds": seconds}
+    return header | ({"first_load_seconds": seconds} if subject.fresh else {})
 
 
 def save_tables(results: Results, folder: Path) -> None:

@@ -14,7 +14,8 @@ FORMAT = 1
 def make_header(model: Model, configuration: dict[str, Any]) -> dict[str, Any]:
     """Return what the times of a benchmark depend on, and what else tells about it.
 
-    In `identity` is what must be the same for a benchmark to go on in another process.
+    In `identity` is what must be the same for a benchmark to go on in another process. `benchmark`
+    adds `first_load_seconds`, except where the model was there before.
     """
     identity = {
         "format": FORMAT,

@@ -9,7 +9,7 @@ from time import perf_counter
 from sam3d_nb.errors import InputError
 from sam3d_nb.pipeline import Model
 from sam3d_nb.profiling.probe import Memory, Probe, probe_for
-from sam3d_nb.zoo import load_model, unload_model
+from sam3d_nb.zoo import MODELS, load_model, unload_model
 
 Load = Callable[[], Model]
 
@@ -20,7 +20,9 @@ class Subject:
     model: a name as `load_model` takes it, None for the best that is ready; a model that is loaded
     already; or a function that loads one. keep: use one model for all runs, else every run loads
     its own. `probe` reads the device of the model that was got last, `loaded` is the most memory
-    until it was ready. Raises InputError for a model that is loaded already and not to be kept.
+    until it was ready, `fresh` whether it had to be loaded and was not kept from before.
+
+    Raises InputError for a model that is loaded already and not to be kept.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Subject:
         self.keep = keep
         self.probe = Probe()
         self.loaded = Memory()
+        self.fresh = False
         self._model: Model | None = None
         self._own = not isinstance(model, Model)
         if isinstance(model, Model):
@@ -53,8 +56,10 @@ class Subject:
         """Return the model, ready on an idle device, and the seconds that loading took."""
         if self._model is not None:
             return self._model, 0.0
+        kept = [other for spec in MODELS.values() for other in spec.kept()]
         start = perf_counter()
         self._model = self._load()
+        self.fresh = self._own and not any(self._model is other for other in kept)
         self.probe = probe_for(self._model)
         self.probe.synchronize()
         self.loaded = self.probe.take_peak()

@@ -98,6 +98,7 @@ def load_weights(
     return store
 
 
-def forget() -> None:
-    """Let the next `load_weights` read the files again, whoever holds what was read before."""
-    _loaded.clear()
+def forget(store: object) -> None:
+    """Let the next `load_weights` read the files of `store` again, whoever holds it."""
+    for key in [key for key, other in _loaded.items() if other is store]:
+        del _loaded[key]
