@@ -750,7 +750,7 @@ def test_a_scene_that_is_interrupted_while_it_is_saved_leaves_no_empty_folder(
     [
         (["--realign=up"], "no re-alignment 'up'"),
         (["--output_format=fbx"], "no format 'fbx'"),
-        (["--mask_index=-2"], "mask index -2"),
+        (["--mask_index=-3"], "mask index -3"),
         (["--mask_index=0", "--realign=obb"], "need --mask_index=-1"),
     ],
 )
