@@ -19,7 +19,7 @@ from batch_models import Hungry, Toy, write_mask, write_photo
 import sam3d_nb as s3
 from sam3d_nb import cli
 from sam3d_nb.batch import folder as folder_module
-from sam3d_nb.batch.inputs import InputHashes, read_photo
+from sam3d_nb.batch.inputs import read_photo
 from sam3d_nb.batch.results import read_manifest
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError, WeightsError
@@ -28,6 +28,7 @@ from sam3d_nb.pipeline import Run, finish
 from sam3d_nb.request import Request
 from sam3d_nb.runs import reconstruct_to_folder
 from sam3d_nb.weights.store import StandInStore
+from sam3d_nb.work.inputs import InputHashes
 from sam3d_nb.work.items import Item, list_work
 from sam3d_nb.work.journal import Journal, read_records
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from sam3d_nb.batch.engine import Engine, Job, Load, LocalEngine, Outcome, loader
 from sam3d_nb.batch.folder import BatchFolder, Record, stem
-from sam3d_nb.batch.inputs import InputHashes
 from sam3d_nb.batch.make import Made, one_line
 from sam3d_nb.batch.results import Batch
 from sam3d_nb.batch.settings import Settings, check_number, object_key
 from sam3d_nb.errors import InputError, OutputError
 from sam3d_nb.machine import hardware, versions
 from sam3d_nb.pipeline import Model
+from sam3d_nb.work.inputs import InputHashes
 from sam3d_nb.work.items import Images, Item, list_work
 from sam3d_nb.work.stop import CleanStop
 

@@ -23,7 +23,6 @@ from sam3d_nb.profiling.folder import (
     SCENES,
     SUMMARY,
     BenchmarkFolder,
-    hash_inputs,
     hash_scene,
     latest,
 )
@@ -34,6 +33,7 @@ from sam3d_nb.profiling.results import Results
 from sam3d_nb.profiling.subject import Load, Subject
 from sam3d_nb.profiling.trace import profile_run
 from sam3d_nb.runs import plain_name
+from sam3d_nb.work.inputs import InputHashes
 from sam3d_nb.work.items import Images, Item, list_work
 from sam3d_nb.work.stop import CleanStop
 
@@ -167,7 +167,8 @@ class _Run:
 
     def go(self, items: Sequence[Item]) -> Results:
         """Measure what is not measured yet; return the rows of `items` alone."""
-        hashes = {(item.image, item.mask): hash_inputs(item) for item in items}
+        inputs = InputHashes()
+        hashes = {(item.image, item.mask): inputs.of(item) for item in items}
         scene_hashes = {
             image: hash_scene(hashes[image, item.mask] for item in group)
             for image, group in groupby(items, key=lambda item: item.image)

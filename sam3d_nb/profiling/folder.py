@@ -14,7 +14,6 @@ from sam3d_nb.files import write_file
 from sam3d_nb.profiling.header import differences
 from sam3d_nb.profiling.record import Row, SceneRow, as_record, row_of
 from sam3d_nb.profiling.tables import elapsed_times
-from sam3d_nb.work.items import Item
 from sam3d_nb.work.journal import Journal, read_records
 
 HEADER = "header.json"
@@ -22,7 +21,6 @@ ROWS = "rows.jsonl"
 TABLE = "elapsed_time.csv"
 PROFILES = "profiles"
 BY_STAGE, SUMMARY, SCENES = "by_stage.csv", "summary.csv", "scenes.csv"
-CAMERA = ("pointmap.npz", "example.json")
 Rows = tuple[list[Row], list[SceneRow]]
 
 
@@ -146,26 +144,6 @@ def latest(rows: list[Row | SceneRow]) -> Rows:
     return list(objects.values()), list(scenes.values())
 
 
-def hash_inputs(item: Item) -> str:
-    """Return a hash of the files that an object is made from: photo, mask, point map, camera."""
-    digest = hashlib.sha256()
-    folder = item.path.parent
-    mask = next((p for p in sorted(folder.iterdir()) if _is_mask(p, item.mask)), None)
-    mask = mask or folder / f"{item.mask}.png"
-    for path in (item.path, mask, *(folder / name for name in CAMERA)):
-        with_it = path.is_file()
-        digest.update(f"{path.name} {with_it}\0".encode())
-        if with_it:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
 def hash_scene(hashes: Iterable[str]) -> str:
     """Return a hash of what all objects of a scene are made from, in their order."""
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-
-
-def _is_mask(path: Path, number: int) -> bool:
-    """Say whether this is the file of mask `number`: 0.png, 00.png, 0.PNG."""
-    is_numbered = path.suffix.lower() == ".png" and path.stem.isdecimal()
-    return is_numbered and int(path.stem) == number
