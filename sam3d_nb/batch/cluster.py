@@ -60,7 +60,8 @@ class RayEngine(Engine):
     """Makes objects on Ray, on as many workers as there are GPUs, or as are asked for.
 
     A worker that dies is replaced. The object that it was making is tried again, `retries` times
-    at most. Files are read and written here alone: a worker needs no shared folder.
+    at most; where it had two, each is tried alone, so that none pays for the other. Files are read
+    and written here alone: a worker needs no shared folder.
 
     Raises InputError where Ray is not installed, no cluster answers at `address`, there are fewer
     GPUs than `workers`, or two workers have different models.
@@ -90,6 +91,7 @@ class RayEngine(Engine):
         self._asked, self._address, self._device = workers, address, device
         self._slots: list[_Slot] = []
         self._again: deque[Job] = deque()
+        self._suspects: set[str] = set()  # stems of jobs that a worker has alone
         self._unread: deque[Outcome] = deque()
         self._latest: tuple[Path, str, Any] | None = None
         self._photos = self._false_starts = 0
@@ -240,14 +242,22 @@ class RayEngine(Engine):
     def _fill(self, source: Iterator[Job]) -> None:
         """Give jobs to workers that have room, the least busy one first."""
         while True:
-            free = [slot for slot in self._slots if slot.label and len(slot.queue) < IN_FLIGHT]
+            free = [slot for slot in self._slots if self._has_room(slot)]
             if not free:
                 return
             job = self._again.popleft() if self._again else next(source, None)
             if job is None:
                 self._exhausted = True
                 return
-            self._send(min(free, key=lambda slot: len(slot.queue)), job)
+            slot = min(free, key=lambda slot: len(slot.queue))
+            if slot.queue and job.stem in self._suspects:
+                self._again.appendleft(job)
+                return
+            self._send(slot, job)
+
+    def _has_room(self, slot: _Slot) -> bool:
+        alone = any(sent.job.stem in self._suspects for sent in slot.queue)
+        return bool(slot.label) and len(slot.queue) < IN_FLIGHT and not alone
 
     def _send(self, slot: _Slot, job: Job) -> None:
         try:
@@ -275,10 +285,12 @@ class RayEngine(Engine):
         except self._ray.exceptions.RayError as error:
             why = str(error).strip().splitlines()[0]
             made = Made(error="WorkerDied", reason=f"its worker died: {why}", transient=True)
-        job = slot.queue.popleft().job
-        if made.error == "WorkerDied":
-            self._again.extendleft(sent.job for sent in reversed(slot.queue))  # it was not theirs
             self._replace(slot)
+            if len(slot.queue) > 1:  # the first may be done, and its result lost with the worker
+                self._suspects.update(sent.job.stem for sent in slot.queue)
+                self._again.extendleft(sent.job for sent in reversed(slot.queue))
+                return None
+        job = slot.queue.popleft().job
         job = replace(job, attempts=job.attempts + 1)
         if made.transient and job.attempts <= self._retries:
             self._again.append(job)
