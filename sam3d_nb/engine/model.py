@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Generator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sam3d_nb.devices import synchronizer
 from sam3d_nb.engine.memory import is_out_of_memory, out_of_memory
 from sam3d_nb.engine.options import DECODED, Options
-from sam3d_nb.engine.stages import Stages
+from sam3d_nb.engine.stages import Depth, Stages
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import LayoutEvent, OnEvent
+from sam3d_nb.events import Event, LayoutEvent, OnEvent
 from sam3d_nb.examples import Example
+from sam3d_nb.frames import Pose
+from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.cache import SceneCache
-from sam3d_nb.model.preprocess import image_tensor
+from sam3d_nb.model.coords import Voxels
+from sam3d_nb.model.preprocess import Moments, image_tensor
+from sam3d_nb.model.sampler import Latents
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, Reconstruction, Run, finish
 from sam3d_nb.request import Request
+from sam3d_nb.splats import Gaussians
 from sam3d_nb.weights.store import ModuleStore
 
 NAME = "sam-3d-objects"
+
+Decoded = tuple[Mesh, Gaussians | None]
 
 
 class Sam3dObjects(Stages, Model):
@@ -122,13 +131,16 @@ class Sam3dObjects(Stages, Model):
         image = image_tensor(torch.tensor(request.image))  # (3, H, W)
         depth = yield from self.estimate_depth(request, image, cache)
         condition = yield from self.embed(request, image, depth, cache)
-        latents, voxels = yield from self.sample_voxels(condition.tokens[0], generator, options)
-        pose = yield from self.place(latents, condition.moments, voxels.factor)
+        latents, logits = yield from self.sample_structure(condition.tokens[0], generator, options)
+        voxels, pose = yield from self.settle(
+            request, depth, condition.moments, latents, logits, generator, options
+        )
         latent, grid = yield from self.sample_latent(
             voxels, condition.tokens[1], generator, options
         )
         gaussians = yield from self.decode_gaussians(latent, grid, options)
         mesh = yield from self.decode_mesh(latent, grid, options)
+        mesh, gaussians = self.framed(mesh, gaussians, pose)
         settings = self.settings(options) | {"point_map": depth.source}
         if options.refine_layout:
             from sam3d_nb.refine import about, refine_pose  # slow to import
@@ -138,7 +150,40 @@ class Sam3dObjects(Stages, Model):
             pose, report = refine_pose(mesh, pose, depth.intrinsics, request.mask, points)
             settings |= about(report)
             yield LayoutEvent(1.0, pose)
+        mesh, gaussians = yield from self.colored(mesh, gaussians, pose, request, depth)
         return Reconstruction(mesh, pose, gaussians, depth.intrinsics, settings)
+
+    # What a model of the same stages may do otherwise
+
+    def settle(
+        self,
+        request: Request,
+        depth: Depth,
+        moments: Moments,
+        latents: Latents,
+        logits: Tensor,  # (1, 1, R, R, R)
+        generator: torch.Generator,
+        options: Options,
+    ) -> Generator[Event, None, tuple[Voxels, Pose]]:
+        """Read voxels and pose out of what stage 1 sampled."""
+        voxels = yield from self.occupied(logits, generator, options)
+        return voxels, (yield from self.place(latents, moments, voxels.factor))
+
+    def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
+        """Bring what was decoded into the object frame, where it is already."""
+        return mesh, gaussians
+
+    def colored(
+        self,
+        mesh: Mesh,
+        gaussians: Gaussians | None,
+        pose: Pose,
+        request: Request,
+        depth: Depth,
+    ) -> Generator[Event, None, Decoded]:
+        """Give mesh and gaussians their final colors, which they have already."""
+        yield from ()
+        return mesh, gaussians
 
     def shared(self) -> dict[str, Any]:
         """Return a cache for the objects of one photo: its point map and features once."""

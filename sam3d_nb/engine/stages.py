@@ -144,17 +144,10 @@ class Stages:
         yield ConditioningEvent(1.0)
         return Condition(tokens, inputs.moments)
 
-    def sample_voxels(
-        self, tokens: Tensor, generator: torch.Generator, options: Options
-    ) -> Generator[Event, None, tuple[Latents, Voxels]]:
-        """Stage 1: sample shape and layout, and decode which voxels are occupied."""
-        latents, logits = yield from self.sample_structure(tokens, generator, options)
-        return latents, (yield from self.occupied(logits, generator, options))
-
     def sample_structure(
         self, tokens: Tensor, generator: torch.Generator, options: Options
     ) -> Generator[Event, None, tuple[Latents, Tensor]]:
-        """Sample the latents of shape and layout, and occupancy logits (1, 1, R, R, R)."""
+        """Stage 1: sample the latents of shape and layout, and occupancy logits (1, 1, R, R, R)."""
         sampler, _ = options.samplers(self.config)
         steps = sampler.steps
         yield SparseStructureEvent(steps=steps)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from sam3d_nb.engine.model import Sam3dObjects
+from sam3d_nb.engine.model import Decoded, Sam3dObjects
 from sam3d_nb.engine.options import Options
-from sam3d_nb.events import TextureEvent
+from sam3d_nb.engine.stages import Depth
+from sam3d_nb.events import Event, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.model.cache import SceneCache
-from sam3d_nb.model.preprocess import image_tensor
-from sam3d_nb.pipeline import Reconstruction, Run
+from sam3d_nb.model.coords import Voxels
+from sam3d_nb.model.preprocess import Moments
+from sam3d_nb.model.sampler import Latents
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.observe import observe
@@ -33,31 +36,39 @@ class Tiny(Sam3dObjects):
 
     name = NAME
 
-    @torch.no_grad()
-    def _stages(self, request: Request, options: Options, cache: SceneCache) -> Run:
-        self.memory.begin()
-        generator = torch.Generator(self.device).manual_seed(request.seed)
-        image = image_tensor(torch.tensor(request.image))  # (3, H, W)
-        depth = yield from self.estimate_depth(request, image, cache)
-        condition = yield from self.embed(request, image, depth, cache)
-        latents, logits = yield from self.sample_structure(condition.tokens[0], generator, options)
-        pose = yield from self.place(latents, condition.moments)
+    def settle(
+        self,
+        request: Request,
+        depth: Depth,
+        moments: Moments,
+        latents: Latents,
+        logits: Tensor,  # (1, 1, R, R, R)
+        generator: torch.Generator,
+        options: Options,
+    ) -> Generator[Event, None, tuple[Voxels, Pose]]:
+        """Place the view cube, and make its voxels agree with what the camera saw."""
+        pose = yield from self.place(latents, moments)
         points = depth.points.numpy()
         logits = observe(logits, facing(pose), points, request.mask, depth.intrinsics)
-        voxels = yield from self.occupied(logits, generator, options)
-        latent, grid = yield from self.sample_latent(
-            voxels, condition.tokens[1], generator, options
-        )
-        gaussians = yield from self.decode_gaussians(latent, grid, options)
-        mesh = yield from self.decode_mesh(latent, grid, options)
+        return (yield from self.occupied(logits, generator, options)), pose
+
+    def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
+        """Turn what was decoded upright, see `upright`."""
+        return upright(mesh, gaussians, pose)
+
+    def colored(
+        self,
+        mesh: Mesh,
+        gaussians: Gaussians | None,
+        pose: Pose,
+        request: Request,
+        depth: Depth,
+    ) -> Generator[Event, None, Decoded]:
+        """Paint what the photo shows, see `paint`."""
         yield TextureEvent(fraction=0.0)
-        mesh, gaussians = upright(mesh, gaussians, pose)
-        mesh, gaussians = paint(
-            mesh, gaussians, pose, request.image, request.mask, depth.intrinsics
-        )
+        found = paint(mesh, gaussians, pose, request.image, request.mask, depth.intrinsics)
         yield TextureEvent(fraction=1.0)
-        settings = self.settings(options) | {"point_map": depth.source}
-        return Reconstruction(mesh, pose, gaussians, depth.intrinsics, settings)
+        return found
 
 
 def facing(pose: Pose) -> Pose:
@@ -65,7 +76,7 @@ def facing(pose: Pose) -> Pose:
     return replace(pose, rotation=FACING_CAMERA)
 
 
-def upright(mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> tuple[Mesh, Gaussians | None]:
+def upright(mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
     """Return what was decoded in the axes of the camera in the object's upright frame.
 
     `pose` carries the result to where `facing(pose)` carries the input.
