@@ -296,19 +296,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     from sam3d_nb.evaluate import evaluate_folder
     from sam3d_nb.evaluation.report import Report
     from sam3d_nb.evaluation.versus import side_by_side
-    from sam3d_nb.progress import progress_bar
+    from sam3d_nb.progress import counting
 
     output = Path(options.output) if options.output else None
     if output is not None and output.exists() and not options.overwrite:
         raise OutputError(f"{output} exists; choose another name or pass --overwrite")
     baseline = Report.load(options.compare) if options.compare else None
-    bar = progress_bar(total=1.0)
-
-    def show(done: int, total: int, name: str) -> None:
-        bar.set_description_str(name, refresh=False)
-        bar.update(done / max(total, 1) - bar.n)
-
-    try:
+    with counting() as show:
         report = evaluate_folder(
             options.examples,
             options.model,
@@ -318,8 +312,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             seed=options.seed,
             jobs=options.jobs,
         )
-    finally:
-        bar.close()
     print(report.markdown())
     comparison = {}
     if baseline is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +49,22 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[int, int, str], None]]:
+    """Give a function that shows how many of how many are done, and what comes next."""
+    bar = progress_bar(total=1.0)
+
+    def show(done: int, total: int, name: str) -> None:
+        bar.set_description_str(name, refresh=False)
+        bar.n = done / max(total, 1)  # may go back, where something new begins
+        bar.update(0)
+
+    try:
+        yield show
+    finally:
+        bar.close()
 
 
 def progress_bar(total: float, *, visible: bool = True) -> Any:

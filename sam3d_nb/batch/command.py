@@ -43,15 +43,9 @@ def batch_options(
 def run_batch(options: argparse.Namespace) -> int:
     """Reconstruct the batch, print its summary, and say what failed."""
     from sam3d_nb.batch.run import reconstruct_batch
-    from sam3d_nb.progress import progress_bar
+    from sam3d_nb.progress import counting
 
-    bar = progress_bar(total=1.0)
-
-    def show(done: int, total: int, name: str) -> None:
-        bar.set_description_str(f"{done} of {total}, {name}", refresh=False)
-        bar.update(done / max(total, 1) - bar.n)
-
-    try:
+    with counting() as bar:
         batch = reconstruct_batch(
             options.images_dir,
             options.output_dir,
@@ -65,10 +59,8 @@ def run_batch(options: argparse.Namespace) -> int:
             engine=options.engine,
             workers=options.workers,
             ray_address=options.ray_address,
-            on_progress=show,
+            on_progress=lambda done, total, name: bar(done, total, f"{done} of {total}, {name}"),
         )
-    finally:
-        bar.close()
     print(batch.summary())
     print(f"results in {batch.folder}, all records in {batch.manifest.name}")
     failures = batch.failures()

@@ -41,40 +41,37 @@ def run_profile(options: argparse.Namespace) -> int:
     """Run the benchmark, print its numbers, and say where the tables are."""
     from sam3d_nb.profiling.benchmark import benchmark
     from sam3d_nb.profiling.folder import TABLE
-    from sam3d_nb.progress import progress_bar
+    from sam3d_nb.progress import counting
 
-    bar = progress_bar(total=1.0)
     count = [0, 0]
-
-    def show(done: int, total: int, name: str) -> None:
-        count[:] = done, total
-        bar.set_description_str(name, refresh=False)
-        bar.update(done / max(total, 1) - bar.n)
-
     try:
-        results = benchmark(
-            options.images_dir,
-            options.output_dir,
-            options.model,
-            use_inference_cache=options.use_inference_cache,
-            save_profile_summary=options.save_profile_summary,
-            wait=options.wait,
-            warmup=options.warmup,
-            active=options.active,
-            seed=options.seed,
-            device=options.device,
-            memory=options.memory,
-            use_pointmaps=not options.ignore_pointmaps,
-            measure_scenes=options.measure_scenes,
-            masks_per_photo=options.masks_per_photo,
-            overwrite=options.overwrite,
-            on_progress=show,
-        )
+        with counting() as bar:
+
+            def show(done: int, total: int, name: str) -> None:
+                count[:] = done, total
+                bar(done, total, name)
+
+            results = benchmark(
+                options.images_dir,
+                options.output_dir,
+                options.model,
+                use_inference_cache=options.use_inference_cache,
+                save_profile_summary=options.save_profile_summary,
+                wait=options.wait,
+                warmup=options.warmup,
+                active=options.active,
+                seed=options.seed,
+                device=options.device,
+                memory=options.memory,
+                use_pointmaps=not options.ignore_pointmaps,
+                measure_scenes=options.measure_scenes,
+                masks_per_photo=options.masks_per_photo,
+                overwrite=options.overwrite,
+                on_progress=show,
+            )
     except KeyboardInterrupt as stop:
         kept = f"{count[0]} of {count[1]} objects are measured"
         raise KeyboardInterrupt(f"interrupted; {kept}, the same command goes on there") from stop
-    finally:
-        bar.close()
     print(_text(results.by_stage()))
     print(_text(results.summary()))
     print(f"tables in {options.output_dir}, all rows in {TABLE}")

@@ -163,16 +163,7 @@ def _remove(options: argparse.Namespace) -> None:
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
     """Give a bar that follows whatever is being done, and leaves nothing behind."""
-    from sam3d_nb.progress import progress_bar
+    from sam3d_nb.progress import counting
 
-    bar = progress_bar(total=1.0)
-
-    def show(text: str, done: int, total: int) -> None:
-        bar.set_description_str(text, refresh=False)
-        bar.n = done / max(total, 1)
-        bar.update(0)
-
-    try:
-        yield show
-    finally:
-        bar.close()
+    with counting() as show:
+        yield lambda text, done, total: show(done, total, text)
