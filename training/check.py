@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,7 +47,7 @@ def _measure(
     tokens = embedder(samples.inputs(rows, noisy=False))
     generator = torch.Generator(rows.device).manual_seed(0)
     noise = draw_noise(TINY.structure_flow, generator, device=rows.device, batch=len(rows))
-    *_, (_, latents) = sample_structure(flow, tokens, noise, replace(TINY.stage1_sampler), steps)
+    *_, (_, latents) = sample_structure(flow, tokens, noise, TINY.stage1_sampler, steps)
     predicted = decode_structure(decoder, latents[SHAPE])[:, 0] > 0
     views = samples.views[rows]
     true = structure_fields(samples.objects, views)[1]

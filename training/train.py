@@ -23,14 +23,13 @@ from sam3d_nb.model.vision import Block
 from training import stages
 from training.check import check_structure
 from training.data.fields import furniture
-from training.data.objects import merge
+from training.data.objects import Objects, merge
 from training.data.pool import build_pool
 from training.data.shapes import HELD_OUT_SEEDS, procedural
 from training.loop import Schedule, train
 from training.networks import build, load, save, share_vision
 from training.targets import layouts, view_cubes
 
-STAGES = ("vae", "flow", "latent", "mesh", "splat", "moge")
 MODULES = {
     "vae": ("structure_encoder", "structure_decoder"),
     "flow": ("condition_stage1", "structure_flow"),
@@ -74,11 +73,15 @@ class Trainer:
         objects = merge(parts)
         self.say(f"{len(objects)} objects in {perf_counter() - started:.0f} s")
         started = perf_counter()
-        pool = build_pool(objects, o.pool, o.seed, self.device)
-        views = view_cubes(pool, objects)
-        self.samples = stages.Samples(pool, objects, views, layouts(pool, views))
+        self.samples = self.rendered(objects, o.pool, o.seed)
         held = f"; {torch.cuda.memory_allocated() / 2**30:.0f} GiB" if o.device == "cuda" else ""
         self.say(f"{len(self.samples)} samples in {perf_counter() - started:.0f} s{held}")
+
+    def rendered(self, objects: Objects, count: int, seed: int) -> stages.Samples:
+        """Render a pool of photos and measure its targets."""
+        pool = build_pool(objects, count, seed, self.device)
+        views = view_cubes(pool, objects)
+        return stages.Samples(pool, objects, views, layouts(pool, views))
 
     def network(self, name: str) -> nn.Module:
         """Return a network, with weights of an earlier run where there are any."""
@@ -140,9 +143,7 @@ class Trainer:
         o = self.options
         seeds = HELD_OUT_SEEDS[: o.held_out]
         objects = procedural(seeds, self.device, o.grid, held_out=True)
-        pool = build_pool(objects, o.check, o.seed + 1, self.device)
-        views = view_cubes(pool, objects)
-        samples = stages.Samples(pool, objects, views, layouts(pool, views))
+        samples = self.rendered(objects, o.check, o.seed + 1)
         names = ("condition_stage1", "structure_flow", "structure_decoder")
         for line in check_structure(*(self.network(name) for name in names), samples):
             self.say(line)
@@ -204,8 +205,8 @@ def main() -> None:
     plan = {}
     for part in options.stages:
         stage, _, minutes = part.partition("=")
-        if stage not in STAGES:
-            parser.error(f"there is no stage {stage!r}; choose from {', '.join(STAGES)}")
+        if stage not in MODULES:
+            parser.error(f"there is no stage {stage!r}; choose from {', '.join(MODULES)}")
         plan[stage] = float(minutes)
     started = perf_counter()
     trainer = Trainer(options)
