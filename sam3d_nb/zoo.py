@@ -36,6 +36,30 @@ def _kept_sam3d() -> list[Model]:
     return [*kept()]
 
 
+def _tiny(device: str, memory: str) -> Model:
+    from sam3d_nb.tiny.load import load_tiny
+
+    return load_tiny(device, memory)
+
+
+def _tiny_missing() -> str:
+    from sam3d_nb.tiny.load import missing
+
+    return missing()
+
+
+def _forget_tiny(model: Model) -> None:
+    from sam3d_nb.tiny.load import forget
+
+    forget(model)
+
+
+def _kept_tiny() -> list[Model]:
+    from sam3d_nb.tiny.load import kept
+
+    return [*kept()]
+
+
 def _forget_nothing(model: Model) -> None:
     pass
 
@@ -77,6 +101,13 @@ MODELS: dict[str, ModelSpec] = {
         _sam3d_missing,
         _kept_sam3d,
         _forget_sam3d,
+    ),
+    "tiny": ModelSpec(
+        "mesh, gaussians and pose by a small network of our own that comes with the package",
+        _tiny,
+        _tiny_missing,
+        _kept_tiny,
+        _forget_tiny,
     ),
     "silhouette": ModelSpec("inflated outline, no weights needed, any machine", _silhouette),
 }

@@ -27,6 +27,7 @@ class Schedule:
     decay: float = 0.998  # of the parameters' average
     clip: float = 1.0  # largest norm of the gradient
     log_every: float = 10.0  # seconds
+    save_every: float = 120.0  # seconds
 
     def rate_at(self, done: float, step: int) -> float:
         """Return the rate after the part `done` of the time."""
@@ -43,11 +44,13 @@ def train(
     schedule: Schedule,
     samples: int,
     frozen: tuple[nn.Module, ...] = (),
+    save: Callable[[], None] | None = None,
 ) -> list[str]:
     """Train `modules` on what `losses(step)` gives until time is up; return the log.
 
-    samples: of one step, for the log. The modules end with the average of their parameters. The
-    losses are summed; a step whose gradient is not finite is left out, and counted in the log.
+    samples: of one step, for the log. save: called now and then, while the modules hold the average
+    of their parameters, with which they also end. The losses are summed; a step whose gradient is
+    not finite is left out, and counted in the log.
     """
     average = Average(modules, schedule.decay)
     held = {id(p) for module in frozen for p in module.parameters()}
@@ -62,7 +65,7 @@ def train(
         betas=(0.9, 0.98),
         fused=cuda,
     )
-    log, sums = [], {}
+    log, sums, saved = [], {}, 0.0
     seconds, started, told, step, since = schedule.minutes * 60, perf_counter(), 0.0, 0, 0
     for module in modules.values():
         module.train()
@@ -92,7 +95,12 @@ def train(
             log.append(f"{name} {spent:6.0f} s, step {step}: {means}; {rate:.0f} samples/s")
             print(log[-1], flush=True)
             sums, since, told = {}, 0, spent
-    average.apply()
+        if save and spent - saved > schedule.save_every:
+            average.swap()
+            save()
+            average.swap()
+            saved = spent
+    average.swap()
     for module in modules.values():
         module.eval()
     return log

@@ -81,10 +81,13 @@ class Average:
             torch._foreach_lerp_(self.values[name], list(module.parameters()), 1 - decay)
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Put the averages into the modules."""
+    def swap(self) -> None:
+        """Exchange the averages and the modules' parameters."""
         for name, module in self.modules.items():
-            torch._foreach_copy_(list(module.parameters()), self.values[name])
+            parameters = list(module.parameters())
+            kept = [p.clone() for p in parameters]
+            torch._foreach_copy_(parameters, self.values[name])
+            torch._foreach_copy_(self.values[name], kept)
 
 
 def save(path: Path, modules: dict[str, nn.Module], skip: tuple[str, ...] = ()) -> None:

@@ -31,7 +31,9 @@ FINE = 4 * VOXELS  # voxels a side of the mesh decoder's output
 DISTANCE_GAIN = 16.0  # output of the mesh decoder / signed distance in sides of the cube
 LAYOUT_WEIGHTS = {"translation": 2.0, "scale": 2.0, "6drotation_normalized": 0.3}
 KL_WEIGHT = 1e-3
-POINT_NOISE = 0.02  # of the object's unit: given point maps are exact, estimated ones are not
+# given point maps are exact, estimated ones are not; in units of the object
+POINT_NOISE = 0.02
+DEPTH_NOISE = 0.1  # smooth, across the photo
 
 
 class Samples:
@@ -59,8 +61,7 @@ class Samples:
         shift, unit = self.layout.shift[rows], self.layout.unit[rows]
         points = (points * flip - shift[:, :, None, None]) / unit[:, None, None, None]
         if noisy:
-            level = torch.rand(len(rows), 1, 1, 1, device=rows.device) ** 2 * POINT_NOISE
-            points = points * (1 + level * torch.randn_like(points[:, :1]))
+            points = points + _point_noise(points)
         points = points.where(pool.photo[rows][:, None], 0.0)  # as the package pads crops
         return {
             "image": pool.image[rows].float() / 255,
@@ -68,6 +69,17 @@ class Samples:
             "mask": pool.mask[rows][:, None].float(),
             "pointmap": points,
         }
+
+
+def _point_noise(points: Tensor) -> Tensor:
+    """Return what estimated point maps (B, 3, S, S), z forward, may be off by; little in most."""
+    count, device = len(points), points.device
+    single = torch.rand(count, 1, 1, 1, device=device) ** 2 * POINT_NOISE
+    noise = single * points * torch.randn_like(points[:, :1])
+    smooth = torch.rand(count, 1, 1, 1, device=device) ** 3 * DEPTH_NOISE
+    bumps = torch.randn(count, 1, 5, 5, device=device)
+    bumps = F.interpolate(bumps, size=points.shape[2:], mode="bicubic", align_corners=True)
+    return noise + smooth * bumps * points.new_tensor([0.0, 0.0, 1.0])[:, None, None]
 
 
 def structure_vae(
@@ -161,14 +173,31 @@ def _repeat(layer, draws: int):
 def voxels_of(occupied: Tensor, *, disturbed: bool) -> Tensor:
     """Return the coordinates (N, 4) of occupied voxels (B, R, R, R), sorted.
 
-    disturbed: some missing and some too many at the surface, as stage 1 gives them.
+    disturbed: as stage 1 gives them, see `disturb`.
     """
-    if disturbed:
-        near = F.max_pool3d(occupied.half()[:, None], 3, 1, 1)[:, 0] > 0
-        level = torch.rand(len(occupied), 1, 1, 1, device=occupied.device) ** 2 * 0.3
-        draw = torch.rand(occupied.shape, device=occupied.device)
-        occupied = (occupied & (draw > level / 3)) | (near & (draw < level / 2))
-    return occupied.nonzero()
+    return (disturb(occupied) if disturbed else occupied).nonzero()
+
+
+def disturb(occupied: Tensor) -> Tensor:
+    """Return voxels (B, R, R, R) with the errors of stage 1, from none to many an item.
+
+    Single voxels are missing or too many at the surface; in some places the shell is up to five
+    voxels thick, in some it has a hole.
+    """
+    count, device = len(occupied), occupied.device
+    solid = occupied.half()[:, None]
+    near, far = (F.max_pool3d(solid, size, 1, size // 2)[:, 0] > 0 for size in (3, 5))
+    level = torch.rand(count, 1, 1, 1, device=device) ** 2 * 0.3
+    draw = torch.rand(occupied.shape, device=device)
+    found = (occupied & (draw > level / 3)) | (near & (draw < level / 2))
+
+    places = torch.randn(count, 1, 5, 5, 5, device=device)
+    places = F.interpolate(places, size=occupied.shape[1:], mode="trilinear")[:, 0]
+    share = torch.rand(2, count, 1, 1, 1, device=device) ** 2
+    thick = places > 1.6 - 1.2 * share[0]
+    wide = torch.rand(count, 1, 1, 1, device=device) < 0.5
+    found |= thick & torch.where(wide, far, near)
+    return found & (places > -2.0 + 0.9 * share[1])
 
 
 def latent_flow(

@@ -98,7 +98,13 @@ def _modulated_rows(h: Tensor, modulation: Tensor, grid: Grid) -> Tensor:
     """Normalize and modulate (N, C) by (1 or B, 2, C): one time for all, or one a batch item."""
     if modulation.shape[0] == 1:
         return norm(h, BLOCK_EPS, modulation[0, 0], modulation[0, 1])
-    gain, shift = modulation.to(h.dtype)[grid.coords[:, 0]].unbind(1)  # (N, C) each
+    items, modulation = grid.coords[:, 0].long(), modulation.to(h.dtype)
+    if torch.is_grad_enabled():  # as a product: the gradient of indexing adds to few rows, slowly
+        of_item = F.one_hot(items, len(modulation)).to(h.dtype)
+        rows = (of_item @ modulation.flatten(1)).unflatten(1, (2, -1))
+    else:
+        rows = modulation[items]
+    gain, shift = rows.unbind(1)  # (N, C) each
     return torch.addcmul(shift, norm(h, BLOCK_EPS), gain)
 
 

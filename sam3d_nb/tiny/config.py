@@ -61,7 +61,7 @@ TINY = ModelConfig(
     structure_flow=StructureFlowConfig(
         WIDTH, depth=6, heads=6, mlp_ratio=2, condition_width=WIDTH, resolution=8
     ),
-    stage1_sampler=SamplerConfig(steps=8, guidance=0.0),
+    stage1_sampler=SamplerConfig(steps=4, guidance=0.0),
     structure_decoder=StructureDecoderConfig(widths=(64, 32, 16)),
     coords=CoordsConfig(prune_distance=0, limit=VOXELS**3),
     layout=LayoutConfig(

@@ -44,3 +44,13 @@ def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
     model = Tiny(store, target.type, plan)
     _latest[:] = [model]
     return model
+
+
+def kept() -> list[Tiny]:
+    """Return the model that was loaded last, if it is kept."""
+    return list(_latest)
+
+
+def forget(model: object) -> None:
+    """Keep this model no longer, where it is the one that was loaded last."""
+    _latest[:] = [other for other in _latest if other is not model]

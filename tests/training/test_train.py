@@ -55,7 +55,7 @@ def test_the_average_follows_the_parameters():
     for _ in range(60):
         average.update()
     nn.init.constant_(layer.weight, 7.0)
-    average.apply()
+    average.swap()
     assert float(layer.weight.detach()) == pytest.approx(1.0, abs=1e-3)
 
 
