@@ -34,7 +34,7 @@ from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.mesh_decoder import MeshDecoder
-from sam3d_nb.model.surface import mesh_from_features
+from sam3d_nb.model.surface import Sculpt, mesh_from_features
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.weights.load import load_weights
 from sam3d_nb.weights.parts import PARTS
@@ -128,7 +128,9 @@ class Injected(Sam3dObjects):
             self._coords = voxels(Setting(self.device, self.store.dtype), logits.shape[-1])
         return Voxels(self._coords, self._coords, 1)
 
-    def extract(self, decoder: MeshDecoder, latent: Tensor, grid: Grid) -> Surface:
+    def extract(
+        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
+    ) -> Surface:
         """Decode as ever, but with the signed distance of the voxels' own shape."""
         if self._distance is None:
             fine = Grid(grid.coords, grid.resolution).subdivided.subdivided

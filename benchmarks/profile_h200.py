@@ -42,6 +42,7 @@ from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.mesh_decoder import MeshDecoder
+from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.pipeline import Model
 from sam3d_nb.profiling.benchmark import benchmark, save_tables
 from sam3d_nb.profiling.measure import measure_run
@@ -82,14 +83,16 @@ class Shaped(Injected):
         self._coords = object_voxels(self._mask, logits.shape[-1]).to(self.device)
         return super().find_voxels(logits, generator)
 
-    def extract(self, decoder: MeshDecoder, latent: Tensor, grid: Grid) -> Surface:
+    def extract(
+        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
+    ) -> Surface:
         """Decode as ever, but with the signed distance of the object's own shape."""
         if last.get("mask") != self._mask:
             last.clear()  # one object's at a time: hundreds of megabytes at most
             fine = Grid(grid.coords, grid.resolution).subdivided.subdivided
             last.update(mask=self._mask, distance=shape_distance(fine))
         self._distance = last["distance"]
-        return super().extract(decoder, latent, grid)
+        return super().extract(decoder, latent, grid, sculpt)
 
 
 last: dict[str, Any] = {}

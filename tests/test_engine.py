@@ -256,7 +256,7 @@ def test_a_pose_places_mesh_and_splats_at_one_spot(model: Sam3dObjects) -> None:
     seen: dict[str, Any] = {}
 
     class Spy(Sam3dObjects):
-        def extract(self, decoder: Any, latent: Tensor, grid: Any) -> Surface:
+        def extract(self, decoder: Any, latent: Tensor, grid: Any, sculpt: Any = None) -> Surface:
             seen["splats"] = self.store.get("splat_decoder")(latent, grid_of(grid.coords, 16))
             seen["surface"] = super().extract(decoder, latent, grid)
             return seen["surface"]

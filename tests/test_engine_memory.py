@@ -205,7 +205,7 @@ def test_memory_that_runs_out_is_freed_and_told() -> None:
     class Full(Sam3dObjects):
         full = True
 
-        def extract(self, decoder: Any, latent: Tensor, grid: Any) -> Surface:
+        def extract(self, decoder: Any, latent: Tensor, grid: Any, sculpt: Any = None) -> Surface:
             self.filling = weakref.ref(large := torch.zeros(10))
             if self.full:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
@@ -239,7 +239,7 @@ def test_a_model_that_does_not_fit_says_so_when_it_is_loaded() -> None:
 
 def test_resident_networks_make_room_for_a_decoder() -> None:
     class Tight(Sam3dObjects):
-        def extract(self, decoder: Any, latent: Tensor, grid: Any) -> Surface:
+        def extract(self, decoder: Any, latent: Tensor, grid: Any, sculpt: Any = None) -> Surface:
             if len(self.store.held) > 1:  # type: ignore[attr-defined]
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().extract(decoder, latent, grid)

@@ -24,6 +24,7 @@ from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.preprocess import Moments, image_tensor
 from sam3d_nb.model.sampler import Latents
+from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, Reconstruction, Run, finish
 from sam3d_nb.request import Request
@@ -139,7 +140,8 @@ class Sam3dObjects(Stages, Model):
             voxels, condition.tokens[1], generator, options
         )
         gaussians = yield from self.decode_gaussians(latent, grid, options)
-        mesh = yield from self.decode_mesh(latent, grid, options)
+        sculpt = self.sculpting(request, depth, pose)
+        mesh = yield from self.decode_mesh(latent, grid, options, sculpt)
         mesh, gaussians = self.framed(mesh, gaussians, pose)
         settings = self.settings(options) | {"point_map": depth.source}
         if options.refine_layout:
@@ -168,6 +170,10 @@ class Sam3dObjects(Stages, Model):
         """Read voxels and pose out of what stage 1 sampled."""
         voxels = yield from self.occupied(logits, generator, options)
         return voxels, (yield from self.place(latents, moments, voxels.factor))
+
+    def sculpting(self, request: Request, depth: Depth, pose: Pose) -> Sculpt | None:
+        """Return what is to become of the decoded distances; None: they stay as they are."""
+        return None
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
         """Bring what was decoded into the object frame, where it is already."""

@@ -50,6 +50,7 @@ from sam3d_nb.model.preprocess import Moments, flip_frame, mask_tensor, prepare_
 from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.model.structure_flow import sample_structure
+from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.weights.store import ModuleStore
@@ -222,23 +223,25 @@ class Stages:
         return gaussians
 
     def decode_mesh(
-        self, latent: Tensor, grid: Grid, options: Options
+        self, latent: Tensor, grid: Grid, options: Options, sculpt: Sculpt | None = None
     ) -> Generator[Event, None, Mesh]:
-        """Decode the mesh, if it was asked for."""
+        """Decode the mesh, if it was asked for. sculpt: see `mesh_from_features`."""
         if "mesh" not in options.formats:
             return no_mesh()
         yield MeshEvent()
         with self.memory.hold("mesh_decoder"):
             decoder = self.store.get("mesh_decoder", self.device)
             mesh = self.memory.with_room(
-                lambda: mesh_of(self.extract(decoder, latent, grid)), "mesh_decoder"
+                lambda: mesh_of(self.extract(decoder, latent, grid, sculpt)), "mesh_decoder"
             )
         yield MeshEvent(1.0)
         return mesh
 
-    def extract(self, decoder: MeshDecoder, latent: Tensor, grid: Grid) -> Surface:
+    def extract(
+        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
+    ) -> Surface:
         """Return the surface that `decoder` sees in latents (N, C)."""
-        return decoder.decode(latent, grid)
+        return decoder.decode(latent, grid, sculpt)
 
     @contextmanager
     def _flow(self, name: str) -> Iterator[Any]:

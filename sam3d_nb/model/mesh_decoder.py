@@ -23,7 +23,13 @@ from sam3d_nb.model.sparse_conv import (
     VoxelGroupNorm,
     set_torso_dtype,
 )
-from sam3d_nb.model.surface import CHANNELS, SurfaceError, VoxelFeatures, mesh_from_features
+from sam3d_nb.model.surface import (
+    CHANNELS,
+    Sculpt,
+    SurfaceError,
+    VoxelFeatures,
+    mesh_from_features,
+)
 from sam3d_nb.model.trunk import Trunk
 
 
@@ -77,12 +83,12 @@ class MeshDecoder(Trunk):
         return self.out_layer(hidden.to(self.out_layer.weight.dtype)).float(), fine
 
     @torch.no_grad()
-    def decode(self, latent: Tensor, grid: Grid) -> Surface:
+    def decode(self, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None) -> Surface:
         """Decode latents (N, 8), de-normalized, on the voxels of one object to a mesh.
 
         Vertices are in the z-up object frame, in about [-0.5, 0.5]. The six attributes in (0, 1)
         are red, green, blue and three normal-like channels. Gradients are not kept: train through
-        `forward`.
+        `forward`. sculpt: changes the distances before the surface is extracted.
 
         Raises:
             InputError: where the latent does not fit the grid or is not finite, or the grid holds
@@ -92,8 +98,9 @@ class MeshDecoder(Trunk):
         if len(grid.items) != 1:
             raise InputError(f"the grid holds {len(grid.items)} batch items; decode one at a time")
         hidden, fine = self.hidden(latent, grid)
+        filled = self.interior == "filled"
         mesh = mesh_from_features(
-            fine.xyz, self.head(hidden), fine.resolution, filled=self.interior == "filled"
+            fine.xyz, self.head(hidden), fine.resolution, filled=filled, sculpt=sculpt
         )
         if not len(mesh.faces):
             raise SurfaceError(

@@ -28,6 +28,10 @@ OVERFLOW = "if the model ran in float16, run it in bfloat16 or float32"
 VoxelFeatures = Callable[[Tensor, slice], Tensor]
 """`features(rows, channels)`: float32 (n, channels) of the voxels at `rows` (n,) int64."""
 
+Sculpt = Callable[[Tensor, Tensor], Tensor]
+"""`sculpt(points, distance)`: other distances (nx, ny, nz) for the grid vertices, whose positions
+(nx, ny, nz, 3) are in the z-up object frame."""
+
 
 class SurfaceError(ReconstructionError, ValueError):
     """The decoded features give no surface: none is crossed, or numbers are not finite."""
@@ -53,6 +57,14 @@ class Box:
         nx, ny, nz = self.shape
         return nx + 1, ny + 1, nz + 1
 
+    def positions(self, resolution: int) -> Tensor:
+        """Return where the vertices are, (*points, 3), the grid being [-0.5, 0.5]^3."""
+        axes = [
+            torch.arange(n, device=self.origin.device) + start
+            for n, start in zip(self.points, self.origin, strict=True)
+        ]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) / resolution - 0.5
+
     def cell(self, coords: Tensor) -> Tensor:
         """Linear index of grid cells `coords` (n, 3) in a volume of `shape`, (n,) int64."""
         x, y, z = (coords - self.origin).unbind(1)
@@ -77,10 +89,12 @@ def mesh_from_features(
     resolution: int,
     *,
     filled: bool = False,
+    sculpt: Sculpt | None = None,
 ) -> Surface:
     """Extract the surface that the mesh decoder's voxel features describe.
 
     With `filled`, grid vertices that no voxel touches are inside where the voxels enclose them.
+    `sculpt` may change the distances.
 
     Vertices are in the z-up object frame, in about [-0.5, 0.5]; attributes (V, 6) in (0, 1) are
     red, green, blue and three normal-like channels. Empty tensors when no surface is crossed.
@@ -93,7 +107,9 @@ def mesh_from_features(
     active = _occupancy(box, coords)
     distance = _distances(box, coords, active, lookup, resolution)
     if filled:
-        distance[_enclosed(_count(box, active) == 0)] = -1.0
+        distance[enclosed(_count(box, active) == 0)] = -1.0
+    if sculpt:
+        distance = sculpt(box.positions(resolution), distance)
     cells, touched, row_of_point = _surface_cells(box, distance)
     sums, weights = _average(box, coords, lookup, cells, touched, row_of_point)
     points = touched.nonzero()  # (P, 3), as the rows of `cells.corners`
@@ -173,7 +189,7 @@ def _distances(
     return distance
 
 
-def _enclosed(empty: Tensor) -> Tensor:
+def enclosed(empty: Tensor) -> Tensor:
     """Return which vertices of a bool volume hang together without reaching its border."""
     from scipy import ndimage  # slow to import, so not before it is needed
 

@@ -18,10 +18,12 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.preprocess import Moments
 from sam3d_nb.model.sampler import Latents
+from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
+from sam3d_nb.tiny.sculpt import Sculptor
 
 NAME = "tiny"
 
@@ -51,6 +53,10 @@ class Tiny(Sam3dObjects):
         points = depth.points.numpy()
         logits = observe(logits, facing(pose), points, request.mask, depth.intrinsics)
         return (yield from self.occupied(logits, generator, options)), pose
+
+    def sculpting(self, request: Request, depth: Depth, pose: Pose) -> Sculpt:
+        """Let the surface agree with what the camera saw, see `Sculptor`."""
+        return Sculptor(facing(pose), depth.points.numpy(), request.mask, depth.intrinsics)
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
         """Turn what was decoded upright, see `upright`."""

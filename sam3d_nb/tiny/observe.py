@@ -13,10 +13,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from sam3d_nb.frames import Array, Pose
+from sam3d_nb.tiny.window import look
 
 SURE = 8.0  # a logit that no other evidence turns
 SLACK = 1.0  # voxels by which observed depth may be off
 FEWEST = 2  # points of the point map that make a voxel occupied
+FINEST = 8.0  # pixels across a voxel that are looked at
 
 
 def observe(
@@ -30,24 +32,18 @@ def observe(
     side, center = pose.scale[0], np.asarray(pose.translation)
     count = logits.shape[-1]
     points = _centers(count) * side + center  # (R³, 3) OpenCV
-    depth = points[:, 2]
-    shown = depth > 1e-6 * side
-    pixel = points[:, :2] / np.where(shown, depth, 1)[:, None]
-    pixel = pixel * intrinsics[[0, 1], [0, 1]] + intrinsics[:2, 2]
-    column, row = np.floor(pixel).astype(np.int64).clip(-1, 1 << 24).T
-    inside = shown & (column >= 0) & (row >= 0)
-    inside &= (column < mask.shape[1]) & (row < mask.shape[0])
-    column, row = column[inside], row[inside]
-
     voxel = side / count
-    reach = float(np.median(intrinsics[0, 0] * voxel / depth[inside])) if inside.any() else 1.0
-    size = 2 * max(1, round(reach * 0.75)) + 1  # px that a voxel covers, its corners included
-    seen = np.where(np.isfinite(pointmap[..., 2]), pointmap[..., 2], np.inf)
-    touched = ndimage.maximum_filter(mask, size)[row, column]  # some of its pixels are the object's
-    nearest = ndimage.minimum_filter(seen, size)[row, column]
     empty = np.zeros(count**3, dtype=bool)
-    before = depth[inside] < nearest - SLACK * voxel
-    empty[inside] = before | (~touched & (depth[inside] < nearest))
+    sight = look(points, intrinsics, mask.shape, voxel, finest=FINEST)
+    if sight is not None:
+        size = 2 * max(1, round(sight.reach * 0.75)) + 1  # px of a voxel, its corners included
+        shown, depth = sight.window.cut(mask), sight.window.cut(pointmap[..., 2])
+        seen = np.where(np.isfinite(depth), depth, np.inf)
+        column, row = np.floor(sight.at).astype(int).T
+        touched = ndimage.maximum_filter(shown, size)[row, column]  # some pixels are the object's
+        nearest = ndimage.minimum_filter(seen, size)[row, column]
+        before = sight.depth < nearest - SLACK * voxel
+        empty[sight.inside] = before | (~touched & (sight.depth < nearest))
     full = _held(pointmap[ndimage.binary_erosion(mask, iterations=1)], center, side, count)
 
     found = logits.flatten().clone()

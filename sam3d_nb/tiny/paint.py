@@ -12,10 +12,13 @@ from sam3d_nb.frames import Array, Pose, project
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
 from sam3d_nb.splats import Gaussians
+from sam3d_nb.tiny.window import window
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
 
 BEHIND = 0.02  # of the object's size: what lies this far behind the visible surface is hidden
+FINEST = 512  # pixels across the mask that are looked at; vertices are no closer
+MARGIN = 4  # pixels around the mask
 GRAZING = 0.15  # cosine between normal and line of sight from which on the photo is used
 
 
@@ -34,10 +37,16 @@ def paint(
     """
     if not len(mesh.faces) or mesh.colors is None:
         return mesh, gaussians
+    columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
+    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]]) + 1
+    part = window(mask.shape, low - MARGIN, high + MARGIN, finest=(high - low).max() / FINEST)
+    if part is None:
+        return mesh, gaussians
+    intrinsics, mask = part.intrinsics(intrinsics), part.cut(mask)
+    photo = _clean(part.mean(image) / 255, mask)
     placed = pose.apply(mesh.vertices)
     camera = Camera(mask.shape[0], mask.shape[1], intrinsics)
     first = rasterize(torch.tensor(placed), torch.tensor(mesh.faces), camera).depth.cpu().numpy()
-    photo = _clean(image, mask)
     size = pose.scale[0]
 
     normals = mesh.normals @ Pose(pose.rotation).matrix()[:3, :3].T
@@ -69,12 +78,12 @@ def _seen(points: Array, first: Array, mask: np.ndarray, intrinsics: Array, size
 
 
 def _clean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the photo in [0, 1]; pixels at the mask's border get colors from further inside."""
+    """Return the photo (H, W, 3); pixels at the mask's border get colors from further inside."""
     solid = ndimage.binary_erosion(mask, iterations=2)
     if not solid.any():
         solid = mask
     nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
-    return image[tuple(nearest)].astype(np.float32) / 255
+    return image[tuple(nearest)]
 
 
 def _colors(points: Array, photo: np.ndarray, intrinsics: Array) -> Array:

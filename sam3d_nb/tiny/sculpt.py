@@ -1,0 +1,80 @@
+"""The decoded surface made consistent with what the camera saw, finer than voxels are.
+
+Distances at the grid vertices are corrected before the mesh is extracted: where the photo looks
+past the object, or in front of the surface that the point map has, nothing can be, and a little
+behind that surface there is something. What is hidden stays as the networks said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from sam3d_nb.frames import Array, Pose
+from sam3d_nb.model.surface import enclosed
+from sam3d_nb.tiny.window import look
+
+GAIN = 16.0  # decoded distance for one side of the cube
+THIN = 0.02  # sides of the cube behind the surface seen that are inside
+OTHERS = 0.05  # sides behind what the photo shows beside the object: inside of that, so not of it
+
+
+@dataclass(frozen=True)
+class Sculptor:
+    """A function of grid vertices and their distances, see `mesh_from_features`."""
+
+    pose: Pose  # of the view cube: translation of its center, one scale
+    pointmap: Array  # (H, W, 3) OpenCV, NaN where unknown
+    mask: np.ndarray  # (H, W) bool
+    intrinsics: Array  # (3, 3) pixels
+
+    def __call__(self, points: Tensor, distance: Tensor) -> Tensor:
+        """Return distances (nx, ny, nz) that agree with point map and mask.
+
+        points: (nx, ny, nz, 3) in the cube [-0.5, 0.5]^3, view frame: x right, y away, z up.
+        """
+        x, y, z = points.reshape(-1, 3).cpu().numpy().astype(np.float64).T
+        placed = np.stack([x, -z, y], 1) * self.pose.scale[0] + np.asarray(self.pose.translation)
+        spacing = 1 / max(1, round(1 / float(points[0, 0, 1, 2] - points[0, 0, 0, 2])))
+        values = distance.cpu().numpy().astype(np.float64)
+        changed = self._changed(placed, values.reshape(-1), spacing)
+        found = torch.from_numpy(changed.reshape(values.shape)).to(distance)
+        found[enclosed(found > 0)] = -1.0
+        return found
+
+    def _changed(self, placed: Array, values: Array, spacing: float) -> Array:
+        """Return other distances (N,) at points (N, 3) of the camera frame."""
+        side = self.pose.scale[0]
+        sight = look(placed, self.intrinsics, self.mask.shape, spacing * side)
+        if sight is None:
+            return values
+        mask, depth = sight.window.cut(self.mask), sight.window.cut(self.pointmap[..., 2])
+        seen = np.where(np.isfinite(depth), depth, np.inf)
+        first = ndimage.minimum_filter(np.where(mask, seen, np.inf), 3)  # of the object, around
+        column, row = np.floor(sight.at).astype(int).T
+        beyond = ndimage.map_coordinates(
+            _outside(mask), sight.at.T[::-1] - 0.5, order=1, mode="nearest"
+        )
+        focal = sight.window.intrinsics(self.intrinsics)[0, 0]
+        beyond *= sight.depth / focal / side
+        behind = (sight.depth - seen[row, column]) / side  # -inf where nothing is seen
+        front = (sight.depth - first[row, column]) / side
+
+        d, inside = values[sight.inside], beyond <= 0
+        d = np.where(~inside & (behind < OTHERS), np.maximum(d, beyond * GAIN), d)
+        d = np.where(inside & (front < 0), np.maximum(d, np.minimum(-front, 1) * GAIN), d)
+        solid = inside & (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
+        d = np.where(solid, np.minimum(d, -np.maximum(front, THIN / 10) * GAIN), d)
+        changed = values.copy()
+        changed[sight.inside] = d
+        return changed
+
+
+def _outside(mask: np.ndarray) -> Array:
+    """Return how many pixels the centers of pixels are away from the mask, negative inside."""
+    far, deep = (ndimage.distance_transform_edt(part) for part in (~mask, mask))
+    return np.where(mask, 0.5 - deep, far - 0.5)
