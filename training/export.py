@@ -19,7 +19,7 @@ from sam3d_nb.weights.write import find_shared, piece_tensors, write_model
 from training.networks import build, load, share_vision
 from training.train import file_of
 
-DOCUMENTS = ("CARD.md", "ATTRIBUTION.md")
+ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 FILE_LIMIT = 16 * 10**6  # bytes
 TOTAL_LIMIT = 48 * 10**6
 
@@ -27,7 +27,8 @@ TOTAL_LIMIT = 48 * 10**6
 def export(trained: Path, version: str, target: Path = FOLDER) -> int:
     """Write `target` out of what `training.train` left in `trained`; return the bytes of all files.
 
-    Raises FileNotFoundError where a file is missing, ValueError where files are too large.
+    The attribution goes along; a model card that lies in `target` stays. Raises FileNotFoundError
+    where a file is missing, ValueError where files are too large.
     """
     networks = {name: build(name, "cpu") for name in PARTS}
     for name, network in networks.items():
@@ -52,6 +53,7 @@ def export(trained: Path, version: str, target: Path = FOLDER) -> int:
     paths = [*sorted(target.glob("*.safetensors")), target / CONFIG]
     records = {path.name: FileRecord(path.stat().st_size, hash_file(path)) for path in paths}
     write_manifest(target, NAME, records)
+    shutil.copyfile(ATTRIBUTION, target / ATTRIBUTION.name)
     read_converted(target, NAME)
     return _check_sizes(records)
 

@@ -94,6 +94,7 @@ def test_exported_weights_run_and_fit_into_the_package(trained, tmp_path):
     converted, manifest = read_converted(tmp_path / "weights", NAME)
     assert converted.version == "test"
     assert all(record.bytes < 16e6 for record in manifest.files.values())
+    assert "| author |" in (tmp_path / "weights" / "ATTRIBUTION.md").read_text()
     assert converted.vision["condition_stage1"] == converted.vision["condition_stage2"]
     store = FileStore(tmp_path / "weights", converted, manifest, dtype=torch.float32)
     model = Tiny(store, "cpu")

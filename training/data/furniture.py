@@ -1,10 +1,12 @@
 """Packs the CC-BY furniture of Debian's `sweethome3d-furniture` for training.
 
     python -m training.data.furniture            # downloads, converts: .carry/furniture.npz
+    python -m training.data.furniture --only_list         # writes the attribution anew, no more
 
 645 models of four catalogs; the fifth, `BlendSwap-CC-0`, is for evaluation and is left alone.
 Every model becomes some 2,000 triangles, a color each, in the object frame. The list of authors
-and licenses goes to `training/ATTRIBUTION.md`.
+and licenses goes to `training/ATTRIBUTION.md`; models that weights saw in a run with an earlier
+pack, `training/furniture_earlier.json`, stay in it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from PIL import Image
 from training.data.simplify import simplified, surface
 
 ROOT = Path(__file__).resolve().parents[2]
+LIST = ROOT / "training/furniture.json"
+EARLIER = ROOT / "training/furniture_earlier.json"
+ATTRIBUTION = ROOT / "training/ATTRIBUTION.md"
 PACKAGE = "sweethome3d-furniture"
 CATALOGS = ("BlendSwap-CC-BY", "KatorLegaz", "Reallusion", "Scopia")
 EVALUATION_CATALOG = "BlendSwap-CC-0"
@@ -232,29 +237,50 @@ def read(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         yield str(name), at[faces], colors[f:f1]
 
 
-def attribution(folder: Path, kept: set[str]) -> str:
-    """Return the list of authors, licenses and models, as Markdown."""
-    tools = _tools()
+def attribution(folder: Path, kept: set[str], earlier: set[str]) -> str:
+    """Return the list of authors, licenses and models, as Markdown.
+
+    kept: names of the models in the pack; earlier: of those that only earlier packs had.
+    """
     lines = [
         "# Attribution of the training data",
         "",
-        f"The tiny model is trained on {len(kept)} models of Debian's package `{PACKAGE}` besides",
-        "procedural shapes. They were simplified, recolored, stretched and rendered.",
-        "The catalog `BlendSwap-CC-0` is used for evaluation only.",
+        f"The model `tiny` is trained on {len(kept)} models of Debian's package",
+        f"`{PACKAGE}` besides procedural shapes. Its first runs saw {len(earlier - kept)}",
+        "more, listed at the end. All were simplified, recolored, stretched and rendered; nobody",
+        "named here endorses the result. `BlendSwap-CC-0` is used for evaluation only.",
+        "",
+        "Licenses: [CC BY 3.0](https://creativecommons.org/licenses/by/3.0/),",
+        "[CC BY 3.0 United States](https://creativecommons.org/licenses/by/3.0/us/).",
     ]
-    for catalog in CATALOGS:
-        library = tools.Library(folder / f"{catalog}.sh3f")
-        license = library._text("PluginFurnitureCatalog.properties")
-        license = next(x for x in license.splitlines() if x.startswith("license="))[8:]
-        rows = [
-            (e["name"], e.get("creator", catalog), e["id"])
-            for e in library.entries.values()
-            if f"furniture/{e['id']}" in kept
-        ]
-        lines += ["", f"## {catalog}", "", " ".join(license.split()), ""]
-        lines += ["| model | author | id |", "|---|---|---|"]
-        lines += [f"| {name} | {author} | `{key}` |" for name, author, key in sorted(rows)]
+    libraries = {name: _tools().Library(folder / f"{name}.sh3f") for name in CATALOGS}
+    for catalog, library in libraries.items():
+        lines += ["", f"## {catalog}", *_attributed(library, catalog, kept)]
+    lines += ["", "## Used by earlier runs only"]
+    for catalog, library in libraries.items():
+        if any(f"furniture/{e['id']}" in earlier - kept for e in library.entries.values()):
+            lines += ["", f"### {catalog}", *_attributed(library, catalog, earlier - kept)]
     return "\n".join(lines) + "\n"
+
+
+def _attributed(library, catalog: str, names: set[str]) -> list[str]:
+    """Return the license of a catalog and a table of those of its models that are in `names`."""
+    license = library._text("PluginFurnitureCatalog.properties")
+    license = next(x for x in license.splitlines() if x.startswith("license="))[8:]
+    rows = [
+        (e["name"], e.get("creator", catalog), e["id"])
+        for e in library.entries.values()
+        if f"furniture/{e['id']}" in names
+    ]
+    lines = ["", " ".join(license.split()), "", "| model | author | id |", "|---|---|---|"]
+    return lines + [f"| {name} | {author} | `{key}` |" for name, author, key in sorted(rows)]
+
+
+def write_list(folder: Path, kept: set[str]) -> None:
+    """Write which models are in the pack, and whose they are."""
+    earlier = set(json.loads(EARLIER.read_text()))
+    ATTRIBUTION.write_text(attribution(folder, kept, earlier))
+    LIST.write_text(json.dumps(sorted(kept), indent=0))
 
 
 def main() -> None:
@@ -265,9 +291,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=int, help="models of each catalog, for a trial")
     parser.add_argument("--no_list", action="store_true", help="leave ATTRIBUTION.md as it is")
+    parser.add_argument("--only_list", action="store_true", help="write ATTRIBUTION.md, no pack")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.source or fetch(Path(temporary))
+        if arguments.only_list:
+            write_list(folder, set(json.loads(LIST.read_text())))
+            return
         tools, tasks = _tools(), []
         for catalog in CATALOGS:
             path = folder / f"{catalog}.sh3f"
@@ -277,9 +307,7 @@ def main() -> None:
         models = [r for r in results if isinstance(r, Packed)]
         kept = pack(models, arguments.output)
         if not arguments.no_list:
-            names = {m.name for m in kept}
-            (ROOT / "training/ATTRIBUTION.md").write_text(attribution(folder, names))
-            (ROOT / "training/furniture.json").write_text(json.dumps(sorted(names), indent=0))
+            write_list(folder, {m.name for m in kept})
     print("\n".join(r for r in results if isinstance(r, str)))
     size = arguments.output.stat().st_size / 1e6
     triangles = np.mean([len(m.faces) for m in kept])
