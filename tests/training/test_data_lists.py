@@ -1,4 +1,7 @@
-"""What training may use: CC-BY catalogs only, every model attributed, evaluation kept apart."""
+"""What training may use: CC-BY catalogs only, every model attributed, evaluation kept apart.
+
+Both lists count: models in the pack, and those that the weights saw in runs with an earlier pack.
+"""
 
 import json
 from pathlib import Path
@@ -6,19 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sam3d_nb.tiny.load import FOLDER
 from training.data.furniture import (
+    ATTRIBUTION,
     CATALOGS,
+    EARLIER,
     EVALUATION_CATALOG,
+    LIST,
     Packed,
     _ordered,
     pack,
     read,
 )
-from training.data.shapes import HELD_OUT_SEEDS
+from training.data.shapes import HELD_OUT_SEEDS, TRAINING_SEEDS, procedural
 from training.data.simplify import simplified
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = json.loads((ROOT / "training/furniture.json").read_text())
+PACKED, SEEN_EARLIER = (json.loads(path.read_text()) for path in (LIST, EARLIER))
+NAMES = PACKED + SEEN_EARLIER
+RUNS = (range(0, 5_000), range(5_000, 7_500), range(20_000, 25_000), range(50_000, 51_500))
+"""Seeds of the procedural objects that the weights of version 1 saw, see training/LOG.md."""
 CATALOG_IDS = {"Blend Swap CC-BY", "Kator Legaz", "Reallusion", "Scopia"}
 
 
@@ -26,6 +36,7 @@ def test_training_uses_the_cc_by_catalogs_only() -> None:
     assert EVALUATION_CATALOG not in CATALOGS
     assert len(NAMES) == len(set(NAMES)) > 500
     assert {name.removeprefix("furniture/").split("#")[0] for name in NAMES} == CATALOG_IDS
+    assert len(SEEN_EARLIER) == 12
 
 
 def test_no_model_of_the_examples_is_trained_on() -> None:
@@ -39,26 +50,49 @@ def test_no_model_of_the_examples_is_trained_on() -> None:
     assert not {f"furniture/Blend Swap CC-0#{model}" for model in listed} & set(NAMES)
 
 
-@pytest.mark.parametrize("name", ["household_manifest", "heldout_manifest"])
+@pytest.mark.parametrize("name", ["household", "heldout"])
 def test_evaluation_sets_are_not_trained_on(name: str) -> None:
-    path = ROOT / f"benchmarks/results/{name}.json"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not there")
-    text = path.read_text()
-    assert not [n for n in NAMES if f'"{n.removeprefix("furniture/")}"' in text]
-    for word in text.replace("/", " ").replace('"', " ").split():
-        if word.isdigit() and len(word) == 7:
-            assert int(word) in HELD_OUT_SEEDS
+    manifest = json.loads((ROOT / f"benchmarks/results/{name}_manifest.json").read_text())
+    models = [entry.get("id", entry["model"]) for entry in manifest["objects"]]
+    assert len(models) == len(set(models)) >= 60
+    assert not {f"furniture/{model}" for model in models} & set(NAMES)
+    seeds = [int(model.split("/")[-1]) for model in models if model.startswith("procedural/")]
+    assert len(seeds) == (len(models) if name == "heldout" else 0)
+    for seed in seeds:
+        assert seed in HELD_OUT_SEEDS
+        assert not any(seed in seen for seen in RUNS)
+
+
+def test_the_runs_had_no_held_out_seed() -> None:
+    for seen in RUNS:
+        assert set(seen) <= set(TRAINING_SEEDS)
+        assert not set(seen) & set(HELD_OUT_SEEDS)
+    with pytest.raises(ValueError, match="HELD_OUT_SEEDS"):
+        procedural(HELD_OUT_SEEDS[:1], grid=16, color=8, points=8)
 
 
 def test_every_model_is_attributed() -> None:
-    text = (ROOT / "training/ATTRIBUTION.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == len(NAMES) + 4  # a heading for each catalog
-    for name in NAMES:
-        assert f"`{name.removeprefix('furniture/')}` |" in text
-    assert "Attribution 3.0" in text
-    assert all(cell.strip() for row in rows for cell in row.strip("|").split("|"))
+    text = ATTRIBUTION.read_text()
+    now, title, earlier = text.partition("## Used by earlier runs only")
+    assert title
+    for part, names in ((now, PACKED), (earlier, SEEN_EARLIER)):
+        rows = [line for line in part.splitlines() if line.startswith("| ")]
+        rows = [row for row in rows if row != "| model | author | id |"]
+        assert len(rows) == len(names)
+        for name in names:
+            assert f"`{name.removeprefix('furniture/')}` |" in part
+        assert "Attribution 3.0" in part
+        assert all(cell.strip() for row in rows for cell in row.strip("|").split("|"))
+
+
+def test_card_and_attribution_lie_beside_the_weights() -> None:
+    assert (FOLDER / "ATTRIBUTION.md").read_text() == ATTRIBUTION.read_text()
+    card = (FOLDER / "CARD.md").read_text()
+    assert "(ATTRIBUTION.md)" in card
+    assert "Apache" in card
+    assert "no substitute" in card
+    for path in FOLDER.glob("*.safetensors"):
+        assert path.stem in card, "the card names every file of weights"
 
 
 def test_packed_models_come_back(tmp_path: Path) -> None:
