@@ -3,10 +3,13 @@
     python benchmarks/ready.py --weights FOLDER --device cuda --runs 3 --output ready.json
 
 FOLDER holds weights in our own layout, as `pipeline_gpu.py --only-write` writes them. Each run is
-a process of its own and finds the files in the page cache, after one run that does not count. On a
-GPU a model is ready when all its weights are there, on a CPU when its files are opened and checked:
-they are read as they are used. Reading is timed apart: all weights into a few blocks of memory,
-page-locked if there is a GPU, once by reading the files and once by copying out of the map.
+a process of its own and finds the files in the page cache, after one run that does not count. That
+run also compiles all Python modules into a temporary folder, where the others find the byte code:
+an installed Python has it; one just unpacked may not, and each start spends seconds on compiling.
+
+On a GPU a model is ready when all its weights are there, on a CPU when its files are opened and
+checked: they are read as they are used. Reading is timed apart: all weights into a few blocks of
+memory, page-locked if there is a GPU, once by reading the files and once by copying out of the map.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -51,11 +55,13 @@ def main() -> None:
 
 def measure(folder: Path, device: str, runs: int) -> Row:
     """Return the seconds of `runs` starts by step, and of as many readings."""
-    starts = [_run("start", folder, device) for _ in range(runs + 1)][1:]
-    reads = [_run("read", folder, device) for _ in range(runs)]
+    with tempfile.TemporaryDirectory() as code:
+        starts = [_run("start", folder, device, code) for _ in range(runs + 1)][1:]
+        reads = [_run("read", folder, device, code) for _ in range(runs)]
     return {
         "n": runs,
         "device": device,
+        "byte_code": "compiled by a run that does not count",
         "hardware": hardware(),
         "versions": versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,10 +82,12 @@ def lines(report: Row) -> list[str]:
     ]
 
 
-def _run(child: str, folder: Path, device: str) -> Row:
-    """Run one child process and return what it measured."""
+def _run(child: str, folder: Path, device: str, code: str) -> Row:
+    """Run one child process, its byte code kept in the folder `code`; return what it measured."""
     words = ["--weights", str(folder), "--device", device, "--child", child]
-    environment = os.environ | {FOLDER_VARIABLE: str(folder), "STARTED": repr(time.time())}
+    environment = {name: v for name, v in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTHONPYCACHEPREFIX": code, FOLDER_VARIABLE: str(folder)}
+    environment["STARTED"] = repr(time.time())
     done = subprocess.run(
         [sys.executable, __file__, *words], env=environment, capture_output=True, text=True
     )

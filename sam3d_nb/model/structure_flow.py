@@ -92,14 +92,22 @@ class LatentMapping(nn.Module):
         return self.out_layer(layer_norm(h, OUTPUT_EPS, dtype=self.out_layer.weight.dtype))
 
 
+def grid_positions(resolution: int, width: int) -> Tensor:
+    """Return the position term of every cell of the grid (tokens, width), last axis fastest."""
+    device = torch.get_default_device()
+    if device.type == "meta":  # working out what nobody reads would take half a second
+        return torch.empty(resolution**3, width, dtype=torch.float32)
+    axis = torch.arange(resolution, device="cpu")
+    grid = torch.cartesian_prod(axis, axis, axis)  # (tokens, 3)
+    return position_embedding(grid, width).to(device)
+
+
 class StructureFlow(nn.Module):
     """Velocity of the five stage-1 latents; parameters carry the published names."""
 
     def __init__(self, config: StructureFlowConfig) -> None:
         super().__init__()
         self.config = config
-        axis = torch.arange(config.resolution, device="cpu")  # on meta this would take seconds
-        grid = torch.cartesian_prod(axis, axis, axis)  # (tokens, 3), last axis fastest
         self.t_embedder = TimestepEmbedder(config.width)
         self.d_embedder = TimestepEmbedder(config.width)
         self.blocks: Stack[StructureBlock] = Stack(
@@ -108,7 +116,7 @@ class StructureFlow(nn.Module):
         self.latent_mapping: ModuleTable[LatentMapping] = ModuleTable(
             {name: LatentMapping(c, config.width) for name, c in LAYOUT_CHANNELS.items()}
         )
-        positions = position_embedding(grid, config.width).to(torch.get_default_device())
+        positions = grid_positions(config.resolution, config.width)
         self.latent_mapping[SHAPE] = LatentMapping(config.channels, config.width, positions)
 
     def prepare(self, tokens: Tensor) -> Condition:

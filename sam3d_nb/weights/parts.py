@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.model import latent_flow, structure_flow
@@ -74,6 +75,28 @@ def part(name: str) -> Part:
     return PARTS[name]
 
 
+class Unfilled(TorchFunctionMode):
+    """Leaves tensors on the meta device as they are where a network would draw its first numbers.
+
+    They hold none, yet for some of the drawing PyTorch takes its decompositions in Python, and
+    for these version 2.11 imports its compiler: seconds for nothing.
+    """
+
+    FILLS = ("uniform_", "normal_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_")
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return the tensor itself in place of what would fill it; call everything else."""
+        options = kwargs or {}
+        initial = getattr(func, "__module__", "") == nn.init.__name__
+        if initial or getattr(func, "__name__", "") in self.FILLS:
+            tensor = args[0] if args else options.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **options)
+
+
 def build_empty(name: str, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
     """Return the network on the meta device; its matrix products are to run in `dtype`.
 
@@ -82,7 +105,8 @@ def build_empty(name: str, config: ModelConfig, dtype: torch.dtype) -> nn.Module
     build = part(name).build
     settings: Any = getattr(config, name)
     try:
-        return build(settings, dtype=dtype, device="meta").requires_grad_(False)
+        with Unfilled():
+            return build(settings, dtype=dtype, device="meta").requires_grad_(False)
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
         raise WeightsError(f"{name} cannot be built from {settings}: {error}") from error
 

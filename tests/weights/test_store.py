@@ -9,12 +9,13 @@ import sys
 import pytest
 import torch
 from harness import fill
+from torch.utils._python_dispatch import TorchDispatchMode
 from weights import stand_in as reference_stand_in
 
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.model.structure_flow import CHECKPOINT_PREFIX, build_structure_flow
 from sam3d_nb.weights.config import SMALL
-from sam3d_nb.weights.parts import PARTS
+from sam3d_nb.weights.parts import PARTS, Unfilled, build_empty
 from sam3d_nb.weights.store import ModuleStore, StandInStore, stand_in
 
 
@@ -241,6 +242,60 @@ def test_cuda_memory_is_freed(pin):
     store.release_all()
     assert torch.cuda.memory_allocated() == before
     assert all(device_of(store.get(name, "cpu")) == {"cpu"} for name in PARTS)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_networks_are_built_without_drawing_numbers(name):
+    """On meta no operation fills a tensor, and the network is the one that is built plainly."""
+    plain = PARTS[name].build(getattr(SMALL, name), dtype=torch.float16, device="meta")
+    expected = {n: (t.shape, t.dtype, t.device) for n, t in plain.state_dict().items()}
+    with FillsSeen() as seen:
+        network = build_empty(name, SMALL, torch.float16)
+    found = {n: (t.shape, t.dtype, t.device) for n, t in network.state_dict().items()}
+    assert found == expected
+    assert not seen.names
+    with FillsSeen() as seen:
+        PARTS[name].build(getattr(SMALL, name), device="meta")
+    assert seen.names  # or this test would see nothing
+
+
+class FillsSeen(TorchDispatchMode):
+    """Notes what draws or writes numbers on the meta device."""
+
+    FILLS = ("uniform_", "normal_", "fill_", "zero_", "erfinv_", "clamp_")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name.removeprefix("aten::") in self.FILLS and args[0].is_meta:
+            self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_is_not_on_meta_is_filled_as_ever():
+    with Unfilled():
+        layer = torch.nn.Linear(3, 2, device="cpu")
+        assert torch.equal(torch.nn.init.ones_(layer.weight), torch.ones(2, 3))
+        assert float(torch.zeros(1).fill_(2).add_(1)) == 3
+
+
+def test_making_networks_does_not_import_the_compiler():
+    """PyTorch's takes seconds to import, and nothing needs it to lay out a network."""
+    code = (
+        "import sys, torch; before = set(sys.modules)\n"
+        "from sam3d_nb.weights.store import StandInStore, PARTS\n"
+        "store = StandInStore()\n"
+        "for name in PARTS: store.make(name)\n"
+        "names = 'sympy', 'torch._dynamo', 'torch.fx.experimental.symbolic_shapes'\n"
+        "print(*(n for n in names if n in before), '|', *(set(names) & {*sys.modules} - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    there, _, come = done.stdout.partition("|")
+    assert not come.split()
+    if there.strip():
+        pytest.skip(f"import torch brings {there.strip()} by itself")
 
 
 def test_status_and_command_need_no_torch():
