@@ -17,6 +17,13 @@ SAMPLE = ("coffee", 0)
 """Name of the example and index of the mask."""
 
 NOTES = {
+    "tiny": (
+        "This is the small learned model that comes with the package. What the photo shows gets "
+        "its colors from the photo; the sides that it does not show are guessed, their colors "
+        "roughly. A photo comes without depth, which is estimated here, and is the weakest part: "
+        "from the side, objects can come out stretched, bent or leaning. With a point map they "
+        "are much better."
+    ),
     "silhouette": (
         "This is the baseline, not a learned model. It inflates the outline of the mask, so the "
         "front looks like the photo from where the photo was taken; the depth is a guess, hollow "

@@ -73,7 +73,7 @@ def test_published_flags(photo: Path, output: Path) -> None:
     assert cli.main(arguments) == 0
     (folder,) = output.iterdir()
     assert folder.name.endswith("_desk_lamp_14")
-    assert files(folder) == ["desk_lamp_14.glb"]
+    assert files(folder) == ["desk_lamp_14.glb", "desk_lamp_14_gaussians.ply"]
     assert_valid_glb(folder / "desk_lamp_14.glb")
     result = load_object(folder / "desk_lamp_14.glb")
     assert result.provenance.mask_index == 14
@@ -121,6 +121,7 @@ def test_each_run_has_its_own_folder(
     photo: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["inference", f"--image_path={photo}", "--mask_index=14", f"--output_dir={output}"]
+    arguments.append("--model=silhouette")
     for _ in range(3):  # within one second or two
         assert cli.main(arguments) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -131,6 +132,7 @@ def test_each_run_has_its_own_folder(
 
 def test_overwrite_replaces_in_one_folder(photo: Path, output: Path) -> None:
     arguments = ["inference", f"--image_path={photo}", "--mask_index=14", f"--output_dir={output}"]
+    arguments.append("--model=silhouette")
     for seed in ("1", "2"):
         assert cli.main([*arguments, "--overwrite=true", "--seed", seed]) == 0
     assert files(output) == ["desk_lamp_14"]
@@ -294,7 +296,8 @@ def test_evaluate_tells_scripts_about_objects_that_failed(
     photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("L", (96, 64)).save(photo.parent / "15.png")
-    assert cli.main(["evaluate", f"--examples={photo.parent}"]) == 7
+    arguments = ["evaluate", f"--examples={photo.parent}", "--model=silhouette"]
+    assert cli.main(arguments) == 7
     assert "mask 15 is empty" in capsys.readouterr().out
 
 
@@ -303,10 +306,16 @@ def test_evaluate_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     fails(capsys, 3, "holds no photo", ["evaluate", f"--examples={tmp_path}"])
 
 
+@pytest.mark.parametrize(
+    ("more", "facts"),
+    [([], ("tiny", "learned")), (["--model=silhouette"], ("silhouette", "mirrored"))],
+    ids=["best model", "baseline"],
+)
 def test_demo_writes_object_preview_and_report(
-    output: Path, capsys: pytest.CaptureFixture[str]
+    output: Path, capsys: pytest.CaptureFixture[str], more: list[str], facts: tuple[str, ...]
 ) -> None:
-    assert cli.main(["demo", f"--output_dir={output}"]) == 0
+    """Without a name, the best model that is ready: the one that comes with the package."""
+    assert cli.main(["demo", f"--output_dir={output}", *more]) == 0
     (folder,) = output.iterdir()
     printed = capsys.readouterr().out
     for name in ("coffee_0.glb", "preview.png", "report.html"):
@@ -314,7 +323,7 @@ def test_demo_writes_object_preview_and_report(
         assert (folder / name).stat().st_size > 1000
     assert_valid_glb(folder / "coffee_0.glb")
     page = (folder / "report.html").read_text()
-    for fact in ("preview.png", "coffee cup", "silhouette", "CC0-1.0", "all stages"):
+    for fact in ("preview.png", "coffee cup", "CC0-1.0", "all stages", *facts):
         assert fact in page
 
 

@@ -396,7 +396,7 @@ def test_without_weights_the_model_says_what_to_do(
     monkeypatch.setenv("SAM3D_NB_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match=r"sam-3d-objects is not ready"):
         load_model("sam-3d-objects", device="cpu")
-    assert load_model(device="cpu").name == "silhouette"
+    assert load_model(device="cpu").name == "tiny"
     with pytest.raises(InputError, match=r"no memory plan 'swap'; choose from auto, resident"):
         load_model("silhouette", memory="swap")
 

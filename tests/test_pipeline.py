@@ -70,21 +70,23 @@ def test_events_come_in_order_and_are_timed() -> None:
 
 
 def test_provenance_says_how_to_make_it_again() -> None:
-    result = load_model().reconstruct(example(), 7, seed=5)
+    model = load_model("silhouette")
+    result = model.reconstruct(example(), 7, seed=5)
     source = result.provenance
     assert result.name == "ball"
     assert (source.model, source.model_version) == ("silhouette", "1")
     assert (source.package_version, source.mask_index, source.seed) == (__version__, 7, 5)
     expected = hashlib.sha256(b"(60, 80, 3)" + photo().tobytes()).hexdigest()
     assert source.image_sha256 == expected
-    other_mask = load_model().reconstruct(photo(), np.roll(disc(), 3, axis=1)).provenance
+    other_mask = model.reconstruct(photo(), np.roll(disc(), 3, axis=1)).provenance
     assert other_mask.image_sha256 == expected
     assert other_mask.mask_sha256 != source.mask_sha256
     assert other_mask.mask_index is None
 
 
 def test_same_seed_same_bytes() -> None:
-    first, second = (load_model().reconstruct(photo(), disc(), seed=3) for _ in range(2))
+    model = load_model("silhouette")
+    first, second = (model.reconstruct(photo(), disc(), seed=3) for _ in range(2))
     for name in ("vertices", "faces", "uv", "texture"):
         np.testing.assert_array_equal(getattr(first.mesh, name), getattr(second.mesh, name))
     assert first.pose == second.pose
@@ -104,7 +106,7 @@ def test_an_exception_in_on_event_stops_the_run(stage: type[Event]) -> None:
             raise StopHere
 
     with pytest.raises(StopHere):
-        load_model().reconstruct(photo(), disc(), on_event=cancel)
+        load_model("silhouette").reconstruct(photo(), disc(), on_event=cancel)
     assert type(seen[-1]) is stage
     assert sum(type(e) is stage for e in seen) == 1
 
@@ -187,11 +189,11 @@ def test_bad_input_gets_a_sentence(case: str) -> None:
 
 def test_an_index_needs_an_example_that_has_it() -> None:
     with pytest.raises(InputError, match="needs an example"):
-        load_model().reconstruct(photo(), 0)
+        load_model("silhouette").reconstruct(photo(), 0)
     with pytest.raises(InputError, match=r"no mask 3 .* exist: 7"):
-        load_model().reconstruct(example(), 3)
+        load_model("silhouette").reconstruct(example(), 3)
     with pytest.raises(InputError, match="but got True"):
-        load_model().reconstruct(example(), True)
+        load_model("silhouette").reconstruct(example(), True)
 
 
 def test_unknown_models_and_devices_get_a_sentence() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from sam3d_nb.devices import choose_device
 from sam3d_nb.engine.memory import choose_plan
+from sam3d_nb.errors import WeightsError
 from sam3d_nb.tiny.model import NAME, Tiny
 from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.folder import MANIFEST
@@ -16,6 +17,9 @@ from sam3d_nb.weights.load import FileStore
 FOLDER = Path(__file__).parent / "weights"
 """The weights, their model card and the attribution of what they were trained on."""
 
+ADVICE = "install sam3d_nb from its repository or wheel again"
+"""What to do where weights are missing or damaged."""
+
 _latest: list[Tiny] = []
 
 
@@ -23,7 +27,7 @@ def missing() -> str:
     """Return what to do where the package came without the weights; empty where they are there."""
     if (FOLDER / MANIFEST).is_file():
         return ""
-    return "install sam3d_nb from its repository or wheel again: the weights of tiny are not in it"
+    return f"{ADVICE}: the weights of tiny are not in it"
 
 
 def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
@@ -37,10 +41,13 @@ def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
     for model in _latest:
         if model.device == target and model.memory.plan == plan:
             return model
-    converted, manifest = read_converted(FOLDER, NAME)
+    try:
+        converted, manifest = read_converted(FOLDER, NAME)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {ADVICE}") from error
     # half precision is slower on a CPU
     dtype = torch.float32 if target.type == "cpu" else None
-    store = FileStore(FOLDER, converted, manifest, dtype=dtype, device=target)
+    store = FileStore(FOLDER, converted, manifest, dtype=dtype, device=target, advice=ADVICE)
     model = Tiny(store, target.type, plan)
     _latest[:] = [model]
     return model

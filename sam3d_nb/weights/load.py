@@ -26,7 +26,10 @@ _loaded: weakref.WeakValueDictionary[tuple[object, ...], FileStore] = weakref.We
 
 
 class FileStore(ModuleStore):
-    """Networks of a converted folder. Nothing is read from disk until it is used."""
+    """Networks of a converted folder. Nothing is read from disk until it is used.
+
+    advice: what to do where a file is damaged; default, to get the official weights anew.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class FileStore(ModuleStore):
         dtype: torch.dtype | None = None,
         device: Device = "cpu",
         pin: bool = False,
+        advice: str = "",
     ) -> None:
         super().__init__(
             converted.config,
@@ -46,6 +50,7 @@ class FileStore(ModuleStore):
             pin=pin,
         )
         self.folder = folder
+        self.advice = advice or renewal(SAM3D, folder.parent)
         self._converted = converted
 
     def _read(self, piece: str, empty: nn.Module) -> Mapping[str, Tensor]:
@@ -57,7 +62,7 @@ class FileStore(ModuleStore):
             check_piece(path, entries, exact=self.dtype == stored)
             tensors = FileTensors(path)
         except WeightsError as error:
-            raise WeightsError(f"{error}; {renewal(SAM3D, self.folder.parent)}") from error
+            raise WeightsError(f"{error}; {self.advice}") from error
         if self.dtype == stored:
             return tensors
         return {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}

@@ -1,0 +1,171 @@
+"""The model `tiny` with the weights that come with the package: found, whole, good and small."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gltf import assert_valid_glb
+
+import sam3d_nb as s3
+from sam3d_nb.errors import WeightsError
+from sam3d_nb.object3d import Object3D
+from sam3d_nb.tiny import load
+from sam3d_nb.tiny.model import NAME
+from sam3d_nb.weights.folder import MANIFEST, check_hashes, read_manifest
+from sam3d_nb.zoo import unload_model
+
+MB = 10**6
+CHAIR = ("living_room", 1)  # thin, with parts that hide each other
+
+
+@pytest.fixture(scope="module")
+def room() -> s3.Example:
+    return s3.load_example(CHAIR[0])
+
+
+@pytest.fixture(scope="module")
+def chair(room: s3.Example) -> Object3D:
+    return s3.load_model(NAME, device="cpu").reconstruct(room, CHAIR[1], seed=2)
+
+
+@pytest.fixture
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another list of what is kept, so that other tests find theirs."""
+    monkeypatch.setattr(load, "_latest", [])
+
+
+def arrays(result: Object3D) -> dict[str, np.ndarray]:
+    assert result.gaussians is not None
+    assert result.mesh.colors is not None
+    fields = {name: getattr(result.gaussians, name) for name in ("centers", "scales", "colors")}
+    mesh = {name: getattr(result.mesh, name) for name in ("vertices", "faces", "colors")}
+    return fields | {f"mesh_{name}": value for name, value in mesh.items()}
+
+
+# What comes with the package
+
+
+def test_the_weights_are_those_of_the_manifest() -> None:
+    manifest = read_manifest(load.FOLDER, NAME)
+    check_hashes(load.FOLDER, manifest)
+    present = {path.name for path in load.FOLDER.glob("*.safetensors")}
+    assert present == {name for name in manifest.files if name.endswith(".safetensors")}
+
+
+def test_the_weights_are_small_and_say_where_they_come_from() -> None:
+    sizes = {path.name: path.stat().st_size for path in load.FOLDER.iterdir()}
+    assert max(sizes.values()) < 16 * MB
+    assert sum(sizes.values()) <= 48 * MB
+    for text in ("ATTRIBUTION.md", "CARD.md"):
+        assert sizes[text] > 1000
+
+
+# Loading
+
+
+def test_it_is_the_default_where_the_official_weights_are_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAM3D_NB_WEIGHTS", str(tmp_path))
+    assert s3.load_model(device="cpu").name == NAME
+    monkeypatch.setattr(load, "FOLDER", tmp_path)  # and where its own are, the baseline
+    assert s3.load_model(device="cpu").name == "silhouette"
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_it_is_loaded_once_until_it_is_forgotten() -> None:
+    first = s3.load_model(NAME, device="cpu")
+    assert s3.load_model(NAME, device="cpu") is first
+    load.forget(first)
+    second = s3.load_model(NAME, device="cpu")
+    assert second is not first
+    unload_model(second)
+    assert load.kept() == []
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nothing_loaded: None) -> Path:
+    folder = tmp_path / "weights"
+    shutil.copytree(load.FOLDER, folder)
+    monkeypatch.setattr(load, "FOLDER", folder)
+    return folder
+
+
+def test_a_file_that_was_cut_off_is_named(copied: Path) -> None:
+    path = copied / "mesh_decoder.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"mesh_decoder\.safetensors has .* bytes .*install"):
+        s3.load_model(NAME, device="cpu")
+
+
+def test_a_file_of_something_else_is_named(copied: Path, room: s3.Example) -> None:
+    """Of the right size, so that only reading it tells."""
+    path = copied / "structure_flow.safetensors"
+    path.write_bytes(b"\x00" * path.stat().st_size)
+    with pytest.raises(WeightsError, match=r"structure_flow\.safetensors is .*; install"):
+        s3.load_model(NAME, device="cpu").reconstruct(room, CHAIR[1])
+
+
+def test_a_manifest_of_another_model_is_told(copied: Path) -> None:
+    manifest = json.loads((copied / MANIFEST).read_text())
+    (copied / MANIFEST).write_text(json.dumps(manifest | {"model": "huge"}))
+    with pytest.raises(WeightsError, match=r"manifest\.json is .*not for tiny.*; install"):
+        s3.load_model(NAME, device="cpu")
+
+
+# What it makes
+
+
+def test_it_is_nearer_to_the_truth_than_the_baseline(room: s3.Example, chair: Object3D) -> None:
+    found = s3.compare(chair, room)
+    baseline = s3.load_model("silhouette").reconstruct(room, CHAIR[1])
+    other = s3.compare(baseline, room)
+    assert found["silhouette IoU"] >= 0.9
+    assert found["F-score@0.05, placed"] >= 0.8
+    assert found["F-score@0.05, placed"] > other["F-score@0.05, placed"] + 0.2
+    assert found["color PSNR in the photo's view, dB"] >= 20
+
+
+def test_the_same_seed_gives_the_same_bits(room: s3.Example, chair: Object3D) -> None:
+    """Networks that stay and networks that come for their stage only are the same on a CPU."""
+    staged = s3.load_model(NAME, device="cpu", memory="staged")
+    again = staged.reconstruct(room, CHAIR[1], seed=2)
+    for name, value in arrays(chair).items():
+        np.testing.assert_array_equal(arrays(again)[name], value, err_msg=name)
+    assert again.pose == chair.pose
+
+
+def test_a_photo_alone_will_do(tmp_path: Path) -> None:
+    """No point map: depth is estimated, as for anybody's photo. Every format is written."""
+    bear = replace(s3.load_example("teddy_bear"), pointmap=None, intrinsics=None)
+    model = s3.load_model(NAME, device="cpu")
+    result = model.reconstruct(bear, 0)
+    assert s3.compare(result, bear, 0)["silhouette IoU"] >= 0.8
+    assert result.gaussians is not None
+    assert len(result.gaussians.centers) > 1000
+    for suffix in ("glb", "obj", "ply", "stl"):
+        path = result.save(tmp_path / f"bear.{suffix}")
+        assert path.stat().st_size > 10_000
+    assert_valid_glb(tmp_path / "bear.glb")
+
+
+PROGRAM = """
+import json, resource, sys
+import sam3d_nb as s3
+result = s3.load_model("tiny", device="cpu").reconstruct(s3.load_example("coffee"), 0)
+print(json.dumps({"faces": len(result.mesh.faces), "peak": resource.getrusage(
+    resource.RUSAGE_SELF).ru_maxrss}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in KiB on Linux only")
+def test_it_needs_less_memory_than_any_laptop_has() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True)
+    found = json.loads(done.stdout)
+    assert found["faces"] > 1000
+    assert found["peak"] * 1024 < 2 * 10**9
