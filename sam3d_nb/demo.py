@@ -20,9 +20,9 @@ NOTES = {
     "tiny": (
         "This is the small learned model that comes with the package. What the photo shows gets "
         "its colors from the photo; the sides that it does not show are guessed, their colors "
-        "roughly. A photo comes without depth, which is estimated here, and is the weakest part: "
-        "from the side, objects can come out stretched, bent or leaning. With a point map they "
-        "are much better."
+        "roughly. This photo comes without depth, which the model has to estimate: seen from the "
+        "side, the object may be stretched or bent. With a point map it gets much nearer to the "
+        "truth."
     ),
     "silhouette": (
         "This is the baseline, not a learned model. It inflates the outline of the mask, so the "
