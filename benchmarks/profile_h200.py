@@ -1,6 +1,7 @@
 """The published benchmark of the official network at full size, model kept and loaded anew.
 
     python benchmarks/profile_h200.py --output_dir benchmarks/results/h200_profile
+    python benchmarks/profile_h200.py --only loaded_anew --pairs 0 --output_dir /tmp/profile
     python benchmarks/profile_h200.py --small --device cpu --seconds 60 --output_dir /tmp/profile
 
 Weights are stand-ins, written to a folder and loaded from there. What they would make of a photo
@@ -8,9 +9,9 @@ has no meaning, so after stage 1 the voxels of each object's true mesh are put i
 `voxels.py` where it is unknown), and before extraction the signed distance of their shape. The
 work that they replace is done all the same. Photos are given without their point maps.
 
-Three benchmarks: the model kept, the first photo as a scene, and the model loaded for every run.
-Their folders are those of `sam3d-nb profile`; `report.md` sums up. When `--seconds` are over no
-object is begun any more, and the report says how many were measured.
+Three benchmarks, or those after `--only`: the model kept, the first photo as a scene, and the model
+loaded for every run. Their folders are those of `sam3d-nb profile`; `report.md` sums up. When
+`--seconds` are over no object is begun any more, and the report says how many were measured.
 """
 
 import argparse
@@ -55,6 +56,7 @@ from sam3d_nb.work.items import Item, list_work
 
 POINTS = 400_000  # on a true mesh: no voxel of its surface is missed
 FIGURES = ("stages", "objects", "voxels", "memory")
+NAMES = ("kept", "scene", "loaded_anew")
 
 
 class TimeUp(Exception):
@@ -141,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Case("loaded_anew", False, options.masks_anew),
         )
         found = {}
-        for case in cases:
+        for case in [case for case in cases if case.name in options.only]:
             run_case(case, load, options, started)
             found[case.name] = load_results(options.output_dir / case.name)
             save_tables(found[case.name], options.output_dir / case.name)
@@ -155,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="benchmarks to run")
     parser.add_argument("--images", nargs="+", help="only these samples, or other photos")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="float16")
@@ -254,6 +257,9 @@ def report(found: dict[str, Results], lines: list[str], folder: Path) -> str:
         identity = results.header["identity"]
         told = {key: identity[key] for key in ("hardware", "driver", "versions", "weights_sha256")}
         parts.append(f"## {name}: {results.name}\n\n{told}\ncommit {results.header['commit']}")
+        if not results.rows:
+            parts.append("Nothing was measured: the time was up.")
+            continue
         tables: list[pd.DataFrame] = [
             results.table(),
             results.by_stage(),
@@ -265,9 +271,11 @@ def report(found: dict[str, Results], lines: list[str], folder: Path) -> str:
             for kind in FIGURES:
                 figure = getattr(results, f"plot_{kind}")()
                 figure.savefig(folder / f"{name}_{kind}.png", dpi=110)
-    kept, anew = found["kept"], found["loaded_anew"]
-    with suppress(InputError):  # nothing measured in both
-        parts.append(f"other: loaded anew, this: kept; {kept.compare(anew)}")
+    parts += [f"{name} was not asked for." for name in NAMES if name not in found]
+    if {"kept", "loaded_anew"} <= set(found):
+        with suppress(InputError):  # nothing measured in both
+            compared = found["kept"].compare(found["loaded_anew"])
+            parts.append(f"other: loaded anew, this: kept; {compared}")
     parts.append("Published; other hardware, weights and photos:\n\n" + block(published()))
     return "\n\n".join(parts) + "\n"
 

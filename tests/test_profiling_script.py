@@ -57,7 +57,17 @@ def test_when_the_time_is_up_nothing_is_begun(photo: str, tmp_path: Path) -> Non
     words = ["--images", photo, "--output_dir", str(tmp_path / "out"), "--seconds", "0"]
     assert profile_h200.main([*WORDS, *words, "--pairs", "0"]) == 1
     assert load_results(tmp_path / "out" / "kept").rows == ()
+    assert "the time was up" in (tmp_path / "out" / "report.md").read_text()
     shutil.rmtree(tmp_path / "out")
+
+
+def test_one_benchmark_alone_is_reported(photo: str, tmp_path: Path) -> None:
+    words = ["--images", photo, "--output_dir", str(tmp_path / "out"), "--only", "loaded_anew"]
+    assert profile_h200.main([*WORDS, *words, "--pairs", "0"]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["loaded_anew"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "kept was not asked for" in text
+    assert "load model" in text
 
 
 def test_voxels_are_those_of_the_true_mesh() -> None:
