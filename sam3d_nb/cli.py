@@ -161,7 +161,8 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    _option(parser, "model", help="name of the model (default: the best that is ready)")
+    text = "sam-3d-objects, tiny or silhouette (default: the first of these that is ready)"
+    _option(parser, "model", help=text)
     _option(parser, "device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     text = "how networks use the device's memory: auto, resident or staged (default: auto)"
     _option(parser, "memory", default="auto", help=text)

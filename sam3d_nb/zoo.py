@@ -103,13 +103,13 @@ MODELS: dict[str, ModelSpec] = {
         _forget_sam3d,
     ),
     "tiny": ModelSpec(
-        "mesh, gaussians and pose by a small network of our own that comes with the package",
+        "mesh, gaussians and pose by small networks that come with the package",
         _tiny,
         _tiny_missing,
         _kept_tiny,
         _forget_tiny,
     ),
-    "silhouette": ModelSpec("inflated outline, no weights needed, any machine", _silhouette),
+    "silhouette": ModelSpec("the baseline: the outline inflated, no network", _silhouette),
 }
 """All models, the best first."""
 
