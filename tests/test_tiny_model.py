@@ -155,17 +155,20 @@ def test_a_photo_alone_will_do(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import json, resource, sys
+import json
+from pathlib import Path
 import sam3d_nb as s3
 result = s3.load_model("tiny", device="cpu").reconstruct(s3.load_example("coffee"), 0)
-print(json.dumps({"faces": len(result.mesh.faces), "peak": resource.getrusage(
-    resource.RUSAGE_SELF).ru_maxrss}))
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak = int(status["VmHWM"].split()[0]) * 1024
+print(json.dumps({"faces": len(result.mesh.faces), "peak": peak}))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in KiB on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_it_needs_less_memory_than_any_laptop_has() -> None:
+    """The peak of its own process; that of `getrusage` counts in the tests that started it."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True)
     found = json.loads(done.stdout)
     assert found["faces"] > 1000
-    assert found["peak"] * 1024 < 2 * 10**9
+    assert found["peak"] < 2 * 10**9

@@ -58,12 +58,15 @@ from sam3d_nb.weights.store import ModuleStore
 State = TypeVar("State")
 
 
+GIVEN = "given"
+
+
 class Depth(NamedTuple):
     """A point map, its camera, and where they come from."""
 
     points: Tensor  # (H, W, 3) float32, OpenCV, NaN where unknown; on the CPU
     intrinsics: np.ndarray  # K (3, 3) in pixels
-    source: str  # given, or estimated
+    source: str  # GIVEN, or estimated
 
 
 class Condition(NamedTuple):
@@ -107,7 +110,7 @@ class Stages:
         """Take the point map of the request, or estimate it from `image` (3, H, W)."""
         yield DepthEvent()
         if request.pointmap is not None:
-            depth = Depth(torch.tensor(request.pointmap), request.intrinsics, "given")
+            depth = Depth(torch.tensor(request.pointmap), request.intrinsics, GIVEN)
         else:
             depth = cache.recall((self.store, "point map"), image, self._estimate)
         known = depth.points.isfinite().all(-1)  # (H, W)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sam3d_nb.engine.model import Decoded, Sam3dObjects
 from sam3d_nb.engine.options import Options
-from sam3d_nb.engine.stages import Depth
+from sam3d_nb.engine.stages import GIVEN, Depth
 from sam3d_nb.events import Event, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose
 from sam3d_nb.mesh import Mesh
@@ -51,12 +51,19 @@ class Tiny(Sam3dObjects):
         """Place the view cube, and make its voxels agree with what the camera saw."""
         pose = yield from self.place(latents, moments)
         points = depth.points.numpy()
-        logits = observe(logits, facing(pose), points, request.mask, depth.intrinsics)
+        exact = depth.source == GIVEN
+        logits = observe(logits, facing(pose), points, request.mask, depth.intrinsics, exact=exact)
         return (yield from self.occupied(logits, generator, options)), pose
 
     def sculpting(self, request: Request, depth: Depth, pose: Pose) -> Sculpt:
         """Let the surface agree with what the camera saw, see `Sculptor`."""
-        return Sculptor(facing(pose), depth.points.numpy(), request.mask, depth.intrinsics)
+        return Sculptor(
+            facing(pose),
+            depth.points.numpy(),
+            request.mask,
+            depth.intrinsics,
+            exact=depth.source == GIVEN,
+        )
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
         """Turn what was decoded upright, see `upright`."""

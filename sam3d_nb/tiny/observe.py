@@ -17,6 +17,7 @@ from sam3d_nb.tiny.window import look
 
 SURE = 8.0  # a logit that no other evidence turns
 SLACK = 1.0  # voxels by which observed depth may be off
+ROUGH = 0.15  # sides of the cube by which estimated depth may be off
 FEWEST = 2  # points of the point map that make a voxel occupied
 FINEST = 8.0  # pixels across a voxel that are looked at
 
@@ -27,8 +28,14 @@ def observe(
     pointmap: Array,  # (H, W, 3) OpenCV, NaN where unknown
     mask: np.ndarray,  # (H, W) bool
     intrinsics: Array,  # (3, 3) pixels
+    *,
+    exact: bool = True,
 ) -> Tensor:
-    """Return occupancy logits of the same shape that agree with the point map and the mask."""
+    """Return occupancy logits of the same shape that agree with the point map and the mask.
+
+    exact: the point map was given. Of an estimated one only what it says of other things counts,
+    roughly.
+    """
     side, center = pose.scale[0], np.asarray(pose.translation)
     count = logits.shape[-1]
     points = _centers(count) * side + center  # (R³, 3) OpenCV
@@ -42,9 +49,14 @@ def observe(
         column, row = np.floor(sight.at).astype(int).T
         touched = ndimage.maximum_filter(shown, size)[row, column]  # some pixels are the object's
         nearest = ndimage.minimum_filter(seen, size)[row, column]
-        before = sight.depth < nearest - SLACK * voxel
-        empty[sight.inside] = before | (~touched & (sight.depth < nearest))
-    full = _held(pointmap[ndimage.binary_erosion(mask, iterations=1)], center, side, count)
+        if exact:
+            before = sight.depth < nearest - SLACK * voxel
+            empty[sight.inside] = before | (~touched & (sight.depth < nearest))
+        else:
+            empty[sight.inside] = ~touched & (sight.depth < nearest + ROUGH * side)
+    full = np.zeros_like(empty)
+    if exact:
+        full = _held(pointmap[ndimage.binary_erosion(mask, iterations=1)], center, side, count)
 
     found = logits.flatten().clone()
     found[torch.from_numpy(empty & ~full).to(found.device)] = -SURE

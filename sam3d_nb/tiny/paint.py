@@ -1,4 +1,4 @@
-"""Colors of the photo on what it shows of an object; the rest keeps the colors it has."""
+"""Colors of the photo on what it shows of an object, and colors that go with them on the rest."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from sam3d_nb.view.raster import rasterize
 BEHIND = 0.02  # of the object's size: what lies this far behind the visible surface is hidden
 FINEST = 512  # pixels across the mask that are looked at; vertices are no closer
 MARGIN = 4  # pixels around the mask
+FEWEST = 50  # colored points of which a mean is taken
+DECODED = 0.4  # share of the decoded colors, without which hidden parts have one color
 GRAZING = 0.15  # cosine between normal and line of sight from which on the photo is used
 
 
@@ -54,15 +56,31 @@ def paint(
     facing = (normals * towards).sum(1)
     weight = _smooth((facing - GRAZING) / 0.25) * _seen(placed, first, mask, intrinsics, size)
     found = to_linear(_colors(placed, photo, intrinsics))
-    colors = mesh.colors + weight[:, None] * (found - mesh.colors)
+    guess = _hidden(mesh.colors, found, weight)
+    colors = guess + weight[:, None] * (found - guess)
     mesh = replace(mesh, colors=colors)
     if gaussians is None:
         return mesh, None
     centers = pose.apply(gaussians.centers)
     share = _seen(centers, first, mask, intrinsics, size)
     shown = _colors(centers, photo, intrinsics)
-    blended = gaussians.colors + share[:, None] * (shown - gaussians.colors)
+    guess = _hidden(gaussians.colors, shown, share)
+    blended = guess + share[:, None] * (shown - guess)
     return mesh, replace(gaussians, colors=blended)
+
+
+def _hidden(colors: Array, found: Array, weight: Array) -> Array:
+    """Return colors (N, 3) for what the photo does not show, out of the decoded `colors`.
+
+    found: the photo's (N, 3), where `weight` (N,) is high. Their mean is the better guess; the
+    decoded colors, as bright as the photo where it shows them, still tell the parts apart.
+    """
+    sure = weight > 0.9
+    if sure.sum() < FEWEST:
+        return colors
+    mean = found[sure].mean(0)
+    gain = (mean / colors[sure].mean(0).clip(0.02)).clip(0.3, 4)
+    return mean + DECODED * ((colors * gain).clip(0, 1) - mean)
 
 
 def _seen(points: Array, first: Array, mask: np.ndarray, intrinsics: Array, size: float) -> Array:

@@ -2,7 +2,9 @@
 
 Distances at the grid vertices are corrected before the mesh is extracted: where the photo looks
 past the object, or in front of the surface that the point map has, nothing can be, and a little
-behind that surface there is something. What is hidden stays as the networks said.
+behind that surface there is something. What is hidden stays as the networks said. Where the point
+map is only estimated, the mask alone decides, and what it shows is made solid where it would
+otherwise be missing.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from sam3d_nb.tiny.window import look
 GAIN = 16.0  # decoded distance for one side of the cube
 THIN = 0.02  # sides of the cube behind the surface seen that are inside
 OTHERS = 0.05  # sides behind what the photo shows beside the object: inside of that, so not of it
+ROUGH = 0.15  # the same where depth is estimated
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Sculptor:
     pointmap: Array  # (H, W, 3) OpenCV, NaN where unknown
     mask: np.ndarray  # (H, W) bool
     intrinsics: Array  # (3, 3) pixels
+    exact: bool = True  # the point map was given, not estimated
 
     def __call__(self, points: Tensor, distance: Tensor) -> Tensor:
         """Return distances (nx, ny, nz) that agree with point map and mask.
@@ -65,10 +69,17 @@ class Sculptor:
         front = (sight.depth - first[row, column]) / side
 
         d, inside = values[sight.inside], beyond <= 0
-        d = np.where(~inside & (behind < OTHERS), np.maximum(d, beyond * GAIN), d)
-        d = np.where(inside & (front < 0), np.maximum(d, np.minimum(-front, 1) * GAIN), d)
-        solid = inside & (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
-        d = np.where(solid, np.minimum(d, -np.maximum(front, THIN / 10) * GAIN), d)
+        others = OTHERS if self.exact else ROUGH
+        d = np.where(~inside & (behind < others), np.maximum(d, beyond * GAIN), d)
+        if self.exact:
+            d = np.where(inside & (front < 0), np.maximum(d, np.minimum(-front, 1) * GAIN), d)
+            solid = (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
+        else:
+            covered = np.zeros(mask.shape, dtype=bool)
+            covered[row[d < 0], column[d < 0]] = True
+            size = 2 * max(1, round(sight.reach / 2)) + 1  # px from one vertex to the next
+            solid = (np.abs(behind) < THIN) & ~ndimage.maximum_filter(covered, size)[row, column]
+        d = np.where(inside & solid, np.minimum(d, -np.maximum(front, THIN / 10) * GAIN), d)
         changed = values.copy()
         changed[sight.inside] = d
         return changed
