@@ -11,6 +11,8 @@ from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.config import TINY
 from sam3d_nb.tiny.observe import SURE, observe
 from sam3d_nb.tiny.paint import paint
+from sam3d_nb.tiny.sculpt import Sculptor
+from sam3d_nb.tiny.window import Window, look, window
 from sam3d_nb.weights.config import check_consistent, from_json, to_json
 
 HEIGHT, WIDTH, FOCAL, DISTANCE, RADIUS, COUNT = 96, 128, 120.0, 3.0, 0.5, 16
@@ -76,6 +78,62 @@ def test_a_cube_behind_the_camera_changes_nothing(ball):
     assert torch.equal(observe(logits, behind, points, mask, CAMERA), logits)
 
 
+def test_an_estimated_point_map_says_nothing_of_the_object_itself(ball):
+    mask, points = ball
+    logits = torch.full((1, 1, COUNT, COUNT, COUNT), 0.5)
+    found = observe(logits, POSE, points, mask, CAMERA, exact=False)[0, 0].numpy()
+    place = centers()
+    at = project(place.reshape(-1, 3), CAMERA).reshape(*place.shape[:-1], 2)
+    far = np.linalg.norm(at - [WIDTH / 2, HEIGHT / 2], axis=-1) - FOCAL * RADIUS / DISTANCE
+    assert (found[far > 6] == -SURE).all()  # px beside the ball
+    assert (found[far < -2] == 0.5).all()
+
+
+def sculpted(ball, distance: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Grid vertices in the camera frame and whether they are inside after sculpting."""
+    mask, points = ball
+    axis = np.linspace(-0.5, 0.5, 2 * COUNT + 1)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    sculptor = Sculptor(POSE, points, mask, CAMERA, **options)
+    found = sculptor(torch.from_numpy(grid).float(), torch.from_numpy(distance).float())
+    x, y, z = np.moveaxis(grid, -1, 0)
+    return np.stack([x, -z, y], -1) * 2 * RADIUS + [0, 0, DISTANCE], found.numpy() < 0
+
+
+def test_a_full_cube_is_carved_to_what_is_seen_of_the_ball(ball):
+    count = 2 * COUNT + 1
+    place, inside = sculpted(ball, np.full((count,) * 3, -0.5))
+    radius = np.linalg.norm(place - [0, 0, DISTANCE], axis=-1)
+    front, step = place[..., 2] < DISTANCE, 2 * RADIUS / (2 * COUNT)
+    assert not inside[front & (radius > RADIUS + 1.5 * step)].any()
+    assert inside[radius < RADIUS - 0.5 * step].all()
+    behind = (place[..., 2] > DISTANCE) & (np.linalg.norm(place[..., :2], axis=-1) < 0.3)
+    assert inside[behind].all()  # hidden by the ball: not for the photo to say
+
+
+def test_what_is_seen_is_made_solid_where_nothing_was_decoded(ball):
+    count = 2 * COUNT + 1
+    for exact in (True, False):
+        place, inside = sculpted(ball, np.full((count,) * 3, 0.5), exact=exact)
+        radius = np.linalg.norm(place - [0, 0, DISTANCE], axis=-1)
+        assert inside.any()
+        assert (np.abs(radius - RADIUS)[inside] < 0.12).all()
+        assert (place[..., 2][inside] < DISTANCE).all()
+
+
+def test_a_shape_that_agrees_stays_whatever_the_depth(ball):
+    count = 2 * COUNT + 1
+    axis = np.linspace(-0.5, 0.5, count)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    distance = (np.linalg.norm(grid, axis=-1) - 0.3) * 16  # smaller than the ball, same center
+    place, inside = sculpted(ball, distance, exact=False)
+    before = distance < 0
+    assert (inside[before]).all()
+    radius = np.linalg.norm(place - [0, 0, DISTANCE], axis=-1)
+    grown = inside & ~before
+    assert (radius[grown] > 0.3).all()
+
+
 @pytest.fixture(scope="module")
 def painted(ball) -> tuple[Mesh, Mesh, Gaussians, np.ndarray]:
     """A grey ball before and after, gaussians after, and the photo, whose columns differ."""
@@ -118,11 +176,16 @@ def test_seen_surface_has_the_photo_s_colors(painted):
     np.testing.assert_allclose(splats.colors[near], wanted[near], atol=0.02)
 
 
-def test_hidden_surface_keeps_its_colors(painted):
+def test_hidden_surface_gets_colors_that_go_with_what_is_seen(painted):
     mesh, after, splats, _ = painted
-    hidden = POSE.apply(mesh.vertices)[:, 2] > DISTANCE + 0.1
-    assert (after.colors[hidden] == mesh.colors[hidden]).all()
-    assert (splats.colors[hidden] == 0.5).all()
+    depth = POSE.apply(mesh.vertices)[:, 2]
+    hidden, near = depth > DISTANCE + 0.1, depth < DISTANCE - 0.35
+    assert np.ptp(after.colors[hidden], axis=0).max() < 1e-6  # one grey before, one color after
+    red, green, blue = after.colors[hidden][0]
+    assert green > 0.9
+    assert blue < 0.1
+    assert after.colors[near, 0].min() < red < after.colors[near, 0].max()
+    assert splats.colors[hidden, 1].min() > 0.9
     assert (after.faces == mesh.faces).all()
 
 
@@ -131,3 +194,26 @@ def test_an_empty_mesh_is_left_as_it_is(ball):
     empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
     image = np.zeros((*mask.shape, 3), dtype=np.uint8)
     assert paint(empty, None, POSE, image, mask, CAMERA) == (empty, None)
+
+
+def test_a_window_keeps_the_geometry_of_the_photo():
+    photo = np.arange(90 * 120).reshape(90, 120)
+    part = window(photo.shape, np.array([10.5, -3.0]), np.array([61.0, 44.0]), finest=3.7)
+    assert part == Window(top=0, left=10, height=14, width=17, step=3)
+    cut = part.cut(photo)
+    assert cut.shape == (14, 17)
+    point = np.array([[0.1, -0.2, 2.0]])
+    camera = np.array([[80.0, 0, 20], [0, 80, 30], [0, 0, 1]])
+    column, row = np.floor(project(point, part.intrinsics(camera))[0]).astype(int)
+    full_column, full_row = project(point, camera)[0]
+    at_row, at_column = divmod(int(cut[row, column]), 120)  # the middle of the block
+    assert abs(at_column + 0.5 - full_column) <= 1.5
+    assert abs(at_row + 0.5 - full_row) <= 1.5
+    blocks = part.mean(np.stack([photo] * 2, -1))
+    np.testing.assert_allclose(blocks[..., 0], cut)  # a linear ramp: mean and middle are one
+
+
+def test_a_window_without_photo_is_none():
+    assert window((10, 10), np.array([20.0, 3.0]), np.array([30.0, 5.0])) is None
+    nowhere = np.array([[0.0, 0.0, -1.0]])
+    assert look(nowhere, CAMERA, (HEIGHT, WIDTH), 0.1) is None
