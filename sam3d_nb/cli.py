@@ -200,6 +200,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _option(parser, "compare", help=text)
     text = "objects worked on at once, each in its own process (default: 1)"
     _option(parser, "jobs", type=int, default=1, help=text)
+    _switch(parser, "ignore_pointmaps", "let the model estimate depth where the example has it")
     _switch(parser, "overwrite", "replace the report if it is there")
     _model_options(parser)
 
@@ -312,6 +313,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             memory=options.memory,
             seed=options.seed,
             jobs=options.jobs,
+            use_pointmaps=not options.ignore_pointmaps,
         )
     print(report.markdown())
     comparison = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ def evaluate_folder(
     memory: str = "auto",
     seed: int = 0,
     jobs: int = 1,
+    use_pointmaps: bool = True,
 ) -> Report:
     """Measure a model on every masked object of a folder of examples.
 
@@ -56,6 +58,7 @@ def evaluate_folder(
     model_name, device, memory: as `load_model` takes them. on_progress: called with the number of
     objects done, their total and the name of what comes next. jobs: how many objects are worked
     on at once, each by a process of its own with the model in it; only the seconds depend on it.
+    use_pointmaps: see `evaluate`.
 
     Raises InputError where there is no example or none has a mask, OutOfMemoryError where a process
     was killed. An object that fails has its reason in the report and is in no mean.
@@ -68,11 +71,14 @@ def evaluate_folder(
         raise InputError(f"{jobs} jobs cannot work; give 1 or more")
     model = load_model(model_name, device, memory)
     if jobs == 1:
-        return evaluate(paths, model, seed=seed, on_progress=on_progress)
+        return evaluate(
+            paths, model, seed=seed, on_progress=on_progress, use_pointmaps=use_pointmaps
+        )
     from sam3d_nb.evaluation.workers import evaluate_rows  # which imports this module
 
     loader = partial(load_model, model_name, device, memory)
-    return _report(evaluate_rows(paths, loader, seed, jobs, on_progress), model, seed, jobs)
+    rows = evaluate_rows(paths, loader, seed, jobs, on_progress, use_pointmaps=use_pointmaps)
+    return _report(rows, model, seed, jobs, use_pointmaps=use_pointmaps)
 
 
 def evaluate(
@@ -81,9 +87,12 @@ def evaluate(
     *,
     seed: int = 0,
     on_progress: OnProgress | None = None,
+    use_pointmaps: bool = True,
 ) -> Report:
     """Measure `model` on every masked object of `examples`, given or by path or name.
 
+    use_pointmaps: false lets the model estimate depth and camera where the example has them; the
+    object's place and size are then a guess, and only what is measured aligned says something.
     Where there is no ground truth only the silhouette IoU is measured. Raises InputError where
     there is no object at all.
     """
@@ -95,10 +104,10 @@ def evaluate(
         for index in example.masks:
             if on_progress is not None:
                 on_progress(len(rows), total, f"{example.name}/{index}")
-            rows.append(measure_row(example, index, model, seed))
+            rows.append(measure_row(example, index, model, seed, use_pointmap=use_pointmaps))
     if on_progress is not None:
         on_progress(total, total, "done")
-    return _report(rows, model, seed)
+    return _report(rows, model, seed, use_pointmaps=use_pointmaps)
 
 
 def count_objects(examples: Sequence[Example | str | Path]) -> int:
@@ -183,14 +192,17 @@ def measure_shape(predicted: Mesh, true: Mesh, seed: int = 0) -> dict[str, float
     }
 
 
-def measure_row(example: Example, index: int, model: Model, seed: int) -> dict[str, Any]:
+def measure_row(
+    example: Example, index: int, model: Model, seed: int, *, use_pointmap: bool = True
+) -> dict[str, Any]:
     """Reconstruct and measure one object, a row of a report; what fails is told in it."""
     row: dict[str, Any] = dict.fromkeys(METRICS, float("nan"))
     row |= {"example": example.name, "index": index, "name": example.names[index], "error": ""}
     row["category"] = category(example, index)
     try:
+        given = example if use_pointmap else replace(example, pointmap=None, intrinsics=None)
         started = perf_counter()
-        result = model.reconstruct(example, index, seed=seed)
+        result = model.reconstruct(given, index, seed=seed)
         row["seconds"] = perf_counter() - started
         row |= measure(result, example, index, seed)
     except Sam3dError as error:
@@ -199,7 +211,9 @@ def measure_row(example: Example, index: int, model: Model, seed: int) -> dict[s
     return row
 
 
-def _report(rows: list[dict[str, Any]], model: Model, seed: int, jobs: int = 1) -> Report:
+def _report(
+    rows: list[dict[str, Any]], model: Model, seed: int, jobs: int = 1, *, use_pointmaps: bool
+) -> Report:
     return Report(
         rows=pd.DataFrame(rows, columns=COLUMNS),
         model=model.name,
@@ -210,6 +224,7 @@ def _report(rows: list[dict[str, Any]], model: Model, seed: int, jobs: int = 1) 
         hardware=hardware(),
         versions=versions(),
         jobs=jobs,
+        use_pointmaps=use_pointmaps,
     )
 
 

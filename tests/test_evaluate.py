@@ -15,11 +15,12 @@ from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 from shapes import box, icosphere, mesh
 
+from sam3d_nb import cli
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError
 from sam3d_nb.evaluate import compare, evaluate, evaluate_folder, measure, measure_shape
 from sam3d_nb.evaluation.align import Similarity, align, fit
 from sam3d_nb.evaluation.outline import outline, silhouette_iou
-from sam3d_nb.evaluation.report import METRICS, mean_interval
+from sam3d_nb.evaluation.report import METRICS, Report, mean_interval
 from sam3d_nb.evaluation.surface import compare_surfaces, sample_surface
 from sam3d_nb.evaluation.volume import occupancy, volume_iou
 from sam3d_nb.events import MeshEvent
@@ -369,6 +370,31 @@ def test_a_perfect_model_scores_perfectly(scene: Example) -> None:
     single = compare(Oracle(scene).reconstruct(scene, 1), scene)
     assert isinstance(single, pd.Series)
     assert single[METRICS["f_score"]] == 1
+
+
+def test_point_maps_can_be_kept_from_the_model(
+    scene: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[Request] = []
+
+    class Watched(Oracle):
+        def run(self, request: Request) -> Run:
+            given.append(request)
+            return super().run(request)
+
+    points = np.ones((*scene.image.shape[:2], 3), dtype=np.float32)
+    known = replace(scene, pointmap=points, intrinsics=K)
+    with_it = evaluate([known], Watched(scene))
+    without = evaluate([known], Watched(scene), use_pointmaps=False)
+    assert [request.pointmap is None for request in given] == [False, False, True, True]
+    assert with_it.use_pointmaps
+    assert not any("point maps" in note for note in with_it.notes())
+    assert not Report.load(without.save(tmp_path / "report.json")).use_pointmaps
+    assert any("no point maps were given" in note for note in without.notes())
+    folder = tmp_path / "many" / "scene"
+    command = ["evaluate", f"--examples={folder}", "--model=silhouette", "--ignore_pointmaps"]
+    assert cli.main(command) == 0
+    assert "no point maps were given" in capsys.readouterr().out
 
 
 def test_a_failure_is_told_and_in_no_mean(scene: Example) -> None:

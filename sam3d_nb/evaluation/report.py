@@ -48,7 +48,7 @@ class Report:
 
     rows: `example`, `index`, `name`, `category`, the columns of `METRICS` (NaN where nothing could
     be measured) and `error`: why an object failed, else empty. points: sampled on each surface.
-    jobs: how many objects were worked on at once.
+    jobs: how many objects were worked on at once. use_pointmaps: whether the model was given them.
     """
 
     rows: pd.DataFrame
@@ -60,6 +60,7 @@ class Report:
     hardware: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     jobs: int = 1
+    use_pointmaps: bool = True
 
     @staticmethod
     def load(path: str | Path) -> Report:
@@ -74,7 +75,8 @@ class Report:
             rows[list(METRICS)] = rows[list(METRICS)].astype(float)
             names = ("model", "model_version", "date", "seed", "points", "hardware", "versions")
             told: dict[str, Any] = {name: content[name] for name in names}
-            return Report(rows=rows, jobs=content.get("jobs", 1), **told)
+            told["jobs"] = content.get("jobs", 1)
+            return Report(rows=rows, use_pointmaps=content.get("use_pointmaps", True), **told)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -119,6 +121,8 @@ class Report:
                 f"{hollow} of {count} true meshes enclose no volume: no volume IoU is measured on "
                 "them"
             )
+        if not self.use_pointmaps:
+            notes.append("no point maps were given: place and size are the model's guess")
         if self.jobs > 1:
             notes.append(f"seconds are of {self.jobs} objects at once: alone each is quicker")
         return notes
@@ -178,6 +182,7 @@ class Report:
             "hardware": self.hardware,
             "versions": self.versions,
             "jobs": self.jobs,
+            "use_pointmaps": self.use_pointmaps,
             "summary": self.summary().to_dict("index"),
             "categories": {k: v.to_dict("index") for k, v in self.by_category().items()},
             "notes": self.notes(),

@@ -24,6 +24,8 @@ def evaluate_rows(
     seed: int,
     jobs: int,
     on_progress: OnProgress | None = None,
+    *,
+    use_pointmaps: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a row for every masked object of the examples at `paths`, in their order.
 
@@ -36,7 +38,9 @@ def evaluate_rows(
     context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
     pool = ProcessPoolExecutor(min(jobs, total), context, _start, (load, threads))
     try:
-        futures = {pool.submit(_work, path, index, seed): path for path, index in work}
+        futures = {
+            pool.submit(_work, path, index, seed, use_pointmaps): path for path, index in work
+        }
         _wait(futures, total, on_progress)
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
@@ -63,9 +67,9 @@ def _start(load: Callable[[], Model], threads: int) -> None:
     _model = load()
 
 
-def _work(path: str, index: int, seed: int) -> dict[str, Any]:
+def _work(path: str, index: int, seed: int, use_pointmap: bool) -> dict[str, Any]:
     assert _model is not None
-    return measure_row(_example(path), index, _model, seed)
+    return measure_row(_example(path), index, _model, seed, use_pointmap=use_pointmap)
 
 
 @lru_cache(1)
