@@ -1,4 +1,4 @@
-"""The demo: the sample object of a real photo to a GLB, a preview picture and a report."""
+"""The demo: the sample object of a photo to a GLB, a preview picture and a report."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sam3d_nb.pipeline import Model
 from sam3d_nb.runs import Run, reconstruct_to_folder
 from sam3d_nb.zoo import MODELS
 
-SAMPLE = ("coffee", 0)
+SAMPLE = ("leather_armchair", 0)
 """Name of the example and index of the mask."""
 
 NOTES = {
     "tiny": (
         "This is the small learned model that comes with the package. What the photo shows gets "
         "its colors from the photo; the sides that it does not show are guessed, their colors "
-        "roughly. This photo comes without depth, which the model has to estimate: seen from the "
-        "side, the object may be stretched or bent. With a point map it gets much nearer to the "
-        "truth."
+        "roughly. This photo, a rendered one, comes with a point map. From a photo alone the model "
+        "has to estimate depth, and seen from the side the object may be stretched or bent: the "
+        "example coffee, a real photo, shows that."
     ),
     "silhouette": (
         "This is the baseline, not a learned model. It inflates the outline of the mask, so the "

@@ -318,12 +318,12 @@ def test_demo_writes_object_preview_and_report(
     assert cli.main(["demo", f"--output_dir={output}", *more]) == 0
     (folder,) = output.iterdir()
     printed = capsys.readouterr().out
-    for name in ("coffee_0.glb", "preview.png", "report.html"):
+    for name in ("leather_armchair_0.glb", "preview.png", "report.html"):
         assert str(folder / name) in printed
         assert (folder / name).stat().st_size > 1000
-    assert_valid_glb(folder / "coffee_0.glb")
+    assert_valid_glb(folder / "leather_armchair_0.glb")
     page = (folder / "report.html").read_text()
-    for fact in ("preview.png", "coffee cup", "CC0-1.0", "all stages", *facts):
+    for fact in ("preview.png", "leather armchair", "CC0-1.0", "all stages", *facts):
         assert fact in page
 
 
