@@ -21,6 +21,20 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXAMPLES = sorted(path.name for path in (ROOT / "data").iterdir() if path.is_dir())
 MAX_CELL_LINES = 5
 
+MODELS_COMPARED = ("tiny", "silhouette")
+METRICS_OF_TINY = (
+    "f_score",
+    "chamfer",
+    "volume_iou",
+    "aligned_f_score",
+    "silhouette_iou",
+    "color_psnr",
+    "surface_color_psnr",
+    "rotation_error",
+    "translation_error",
+    "scale_error",
+)
+
 
 def tracked_files() -> list[Path]:
     listed = subprocess.run(
@@ -128,6 +142,22 @@ def test_readme_points_at_files_that_exist() -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", text)
     assert targets
     assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "sam3d_nb/tiny/weights/CARD.md"])
+def test_means_of_tiny_are_those_of_the_reports(page: str) -> None:
+    """A row a metric: `tiny`, `silhouette` on household objects, then on held-out ones."""
+    lines = (ROOT / page).read_text().splitlines()
+    names = [f"{kind}_{model}" for kind in ("household", "heldout") for model in MODELS_COMPARED]
+    reports = [
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in names
+    ]
+    for first, second in zip(reports[::2], reports[1::2], strict=True):
+        objects = [{(row["example"], row["index"]) for row in r["rows"]} for r in (first, second)]
+        assert objects[0] == objects[1]
+    for metric in METRICS_OF_TINY:
+        means = [f"{report['summary'][metric]['mean']:.3f}" for report in reports]
+        assert f"| {METRICS[metric]} | {' | '.join(means)} |" in lines
 
 
 def test_readme_has_the_numbers_of_the_report() -> None:
