@@ -67,8 +67,44 @@ def test_nothing_is_known_without_points(ball):
     mask, points = ball
     logits = torch.randn(1, 1, COUNT, COUNT, COUNT, generator=torch.Generator().manual_seed(0))
     unknown = np.full_like(points, np.nan)
-    found = observe(logits, POSE, unknown, np.ones_like(mask), CAMERA)
-    assert not (found == SURE).any()
+    assert torch.equal(observe(logits, POSE, unknown, np.ones_like(mask), CAMERA), logits)
+
+
+def test_a_hole_in_the_point_map_leaves_what_is_behind_it_alone(ball):
+    mask, points = ball
+    holed = points.copy()
+    middle = np.s_[HEIGHT // 2 - 12 : HEIGHT // 2 + 12, WIDTH // 2 - 12 : WIDTH // 2 + 12]
+    holed[middle] = np.nan
+    half, count = COUNT // 2, 2 * COUNT + 1
+    logits = torch.full((1, 1, COUNT, COUNT, COUNT), 0.5)
+    found = observe(logits, POSE, holed, mask, CAMERA)[0, 0].numpy()
+    assert (found[half, :, half] == 0.5).all()
+    _, inside = sculpted((mask, holed), np.full((count,) * 3, -0.5))
+    assert inside[COUNT, :, COUNT].all()
+
+
+def test_a_thin_mask_on_a_large_photo_is_not_lost():
+    height, width = 1200, 1600
+    for shift in range(12):
+        mask = np.zeros((height, width), dtype=bool)
+        mask[height // 2 + shift : height // 2 + shift + 3, 400:1200] = True
+        part = window(mask.shape, np.array([300, 100]), np.array([1300, 1100]), finest=11)
+        assert part.step == 11
+        assert part.some(mask).any(1).sum() in (1, 2)
+
+
+def test_nothing_left_by_carving_is_no_carving(ball):
+    mask, points = ball
+    count = 2 * COUNT + 1
+    distance = np.full((count,) * 3, 0.5)
+    distance[2, 2, 2] = -0.5  # in front of the ball, beside its outline
+    _, inside = sculpted((np.zeros_like(mask), points), distance)
+    assert inside.sum() == 1
+    one = np.zeros_like(mask)
+    one[0, 0] = True
+    unknown = np.full_like(points, np.nan)
+    _, inside = sculpted((one, unknown), distance)
+    assert inside.sum() == 1
 
 
 def test_a_cube_behind_the_camera_changes_nothing(ball):

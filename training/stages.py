@@ -189,7 +189,8 @@ def disturb(occupied: Tensor) -> Tensor:
     near, far = (F.max_pool3d(solid, size, 1, size // 2)[:, 0] > 0 for size in (3, 5))
     level = torch.rand(count, 1, 1, 1, device=device) ** 2 * 0.3
     draw = torch.rand(occupied.shape, device=device)
-    found = (occupied & (draw > level / 3)) | (near & (draw < level / 2))
+    again = torch.rand(occupied.shape, device=device)
+    found = (occupied & (draw > level / 3)) | (near & ~occupied & (again < level / 2))
 
     places = torch.randn(count, 1, 5, 5, 5, device=device)
     places = F.interpolate(places, size=occupied.shape[1:], mode="trilinear")[:, 0]

@@ -90,11 +90,11 @@ class ResidualBlock(nn.Module):
             h, skip = self.conv1.upsampled(h, grid), grid.upsample(skip)
         else:
             h = self.conv1(h, grid)
-        h = F.silu(_modulated_rows(h, modulation, grid))
+        h = F.silu(modulated_rows(h, modulation, grid))
         return self.conv2(h, grid) + skip
 
 
-def _modulated_rows(h: Tensor, modulation: Tensor, grid: Grid) -> Tensor:
+def modulated_rows(h: Tensor, modulation: Tensor, grid: Grid) -> Tensor:
     """Normalize and modulate (N, C) by (1 or B, 2, C): one time for all, or one a batch item."""
     if modulation.shape[0] == 1:
         return norm(h, BLOCK_EPS, modulation[0, 0], modulation[0, 1])

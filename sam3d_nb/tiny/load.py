@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from sam3d_nb.devices import choose_device
-from sam3d_nb.engine.memory import choose_plan
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.tiny.model import NAME, Tiny
 from sam3d_nb.weights.converted import read_converted
@@ -26,7 +25,7 @@ _latest: list[Tiny] = []
 def missing() -> str:
     """Return what to do where the package came without the weights; empty where they are there."""
     if (FOLDER / MANIFEST).is_file():
-        return ""
+        return ""  # a file that the manifest names and is not there is damage, which loading tells
     return f"{ADVICE}: the weights of tiny are not in it"
 
 
@@ -37,7 +36,7 @@ def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
     for a device that is not there, WeightsError where the weights are damaged.
     """
     target = torch.device(choose_device(device))
-    plan = choose_plan(target) if memory == "auto" else memory
+    plan = "resident" if memory == "auto" else memory  # half a GiB: there is no card too small
     for model in _latest:
         if model.device == target and model.memory.plan == plan:
             return model

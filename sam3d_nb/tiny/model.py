@@ -29,11 +29,12 @@ NAME = "tiny"
 
 
 class Tiny(Sam3dObjects):
-    """Mesh, gaussians and pose of one object by networks of 50 MB that come with the package.
+    """Mesh, gaussians and pose of one object by networks of 44 MB that come with the package.
 
-    The stages are those of `Sam3dObjects` with three more steps: voxels are made consistent with
-    the point map and the mask (`observe`); shapes, which the networks see in the axes of the
-    camera, are turned upright; what the photo shows gets its colors (`paint`).
+    The stages are those of `Sam3dObjects` with four more steps: voxels are made consistent with
+    the point map and the mask (`observe`), and so is the surface (`Sculptor`); shapes, which the
+    networks see in the axes of the camera, are turned upright; what the photo shows gets its colors
+    (`paint`).
     """
 
     name = NAME

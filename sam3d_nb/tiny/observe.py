@@ -17,7 +17,6 @@ from sam3d_nb.tiny.window import look
 
 SURE = 8.0  # a logit that no other evidence turns
 SLACK = 1.0  # voxels by which observed depth may be off
-ROUGH = 0.15  # sides of the cube by which estimated depth may be off
 FEWEST = 2  # points of the point map that make a voxel occupied
 FINEST = 8.0  # pixels across a voxel that are looked at
 
@@ -33,8 +32,7 @@ def observe(
 ) -> Tensor:
     """Return occupancy logits of the same shape that agree with the point map and the mask.
 
-    exact: the point map was given. Of an estimated one only what it says of other things counts,
-    roughly.
+    exact: the point map was given. An estimated one says nothing, only the mask does.
     """
     side, center = pose.scale[0], np.asarray(pose.translation)
     count = logits.shape[-1]
@@ -44,16 +42,16 @@ def observe(
     sight = look(points, intrinsics, mask.shape, voxel, finest=FINEST)
     if sight is not None:
         size = 2 * max(1, round(sight.reach * 0.75)) + 1  # px of a voxel, its corners included
-        shown, depth = sight.window.cut(mask), sight.window.cut(pointmap[..., 2])
+        shown, depth = sight.window.some(mask), sight.window.cut(pointmap[..., 2])
         seen = np.where(np.isfinite(depth), depth, np.inf)
         column, row = np.floor(sight.at).astype(int).T
         touched = ndimage.maximum_filter(shown, size)[row, column]  # some pixels are the object's
         nearest = ndimage.minimum_filter(seen, size)[row, column]
-        if exact:
-            before = sight.depth < nearest - SLACK * voxel
+        if exact:  # where nothing is known beside the object, the photo looks far; within, nothing
+            before = np.isfinite(nearest) & (sight.depth < nearest - SLACK * voxel)
             empty[sight.inside] = before | (~touched & (sight.depth < nearest))
         else:
-            empty[sight.inside] = ~touched & (sight.depth < nearest + ROUGH * side)
+            empty[sight.inside] = ~touched
     full = np.zeros_like(empty)
     if exact:
         full = _held(pointmap[ndimage.binary_erosion(mask, iterations=1)], center, side, count)

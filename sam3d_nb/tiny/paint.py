@@ -44,7 +44,7 @@ def paint(
     part = window(mask.shape, low - MARGIN, high + MARGIN, finest=(high - low).max() / FINEST)
     if part is None:
         return mesh, gaussians
-    intrinsics, mask = part.intrinsics(intrinsics), part.cut(mask)
+    intrinsics, mask = part.intrinsics(intrinsics), part.some(mask)
     photo = _clean(part.mean(image) / 255, mask)
     placed = pose.apply(mesh.vertices)
     camera = Camera(mask.shape[0], mask.shape[1], intrinsics)

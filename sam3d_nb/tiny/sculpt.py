@@ -3,8 +3,8 @@
 Distances at the grid vertices are corrected before the mesh is extracted: where the photo looks
 past the object, or in front of the surface that the point map has, nothing can be, and a little
 behind that surface there is something. What is hidden stays as the networks said. Where the point
-map is only estimated, the mask alone decides, and what it shows is made solid where it would
-otherwise be missing.
+map is only estimated, nothing can be outside of the mask, and what is missing inside of it is
+filled at the estimated depth.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from sam3d_nb.tiny.window import look
 GAIN = 16.0  # decoded distance for one side of the cube
 THIN = 0.02  # sides of the cube behind the surface seen that are inside
 OTHERS = 0.05  # sides behind what the photo shows beside the object: inside of that, so not of it
-ROUGH = 0.15  # the same where depth is estimated
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Sculptor:
         changed = self._changed(placed, values.reshape(-1), spacing)
         found = torch.from_numpy(changed.reshape(values.shape)).to(distance)
         found[enclosed(found > 0)] = -1.0
-        return found
+        return found if bool((found < 0).any()) else distance  # all gone: mask and place disagree
 
     def _changed(self, placed: Array, values: Array, spacing: float) -> Array:
         """Return other distances (N,) at points (N, 3) of the camera frame."""
@@ -56,7 +55,9 @@ class Sculptor:
         sight = look(placed, self.intrinsics, self.mask.shape, spacing * side)
         if sight is None:
             return values
-        mask, depth = sight.window.cut(self.mask), sight.window.cut(self.pointmap[..., 2])
+        mask, depth = sight.window.some(self.mask), sight.window.cut(self.pointmap[..., 2])
+        if not mask.any():
+            return values
         seen = np.where(np.isfinite(depth), depth, np.inf)
         first = ndimage.minimum_filter(np.where(mask, seen, np.inf), 3)  # of the object, around
         column, row = np.floor(sight.at).astype(int).T
@@ -69,10 +70,11 @@ class Sculptor:
         front = (sight.depth - first[row, column]) / side
 
         d, inside = values[sight.inside], beyond <= 0
-        others = OTHERS if self.exact else ROUGH
-        d = np.where(~inside & (behind < others), np.maximum(d, beyond * GAIN), d)
+        free = ~inside & (behind < (OTHERS if self.exact else np.inf))
+        d = np.where(free, np.maximum(d, beyond * GAIN), d)
         if self.exact:
-            d = np.where(inside & (front < 0), np.maximum(d, np.minimum(-front, 1) * GAIN), d)
+            free = inside & np.isfinite(front) & (front < 0)
+            d = np.where(free, np.maximum(d, np.minimum(-front, 1) * GAIN), d)
             solid = (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
         else:
             covered = np.zeros(mask.shape, dtype=bool)

@@ -27,6 +27,12 @@ class Window:
         """Return the middle pixels of the window of `image` (H, W, ...), (height, width, ...)."""
         return self._blocks(image)[self.step // 2 :: self.step, self.step // 2 :: self.step]
 
+    def some(self, mask: np.ndarray) -> np.ndarray:
+        """Return which blocks of the window hold any of `mask` (H, W) bool, (height, width)."""
+        step = self.step
+        blocks = self._blocks(mask).reshape(self.height, step, self.width, step)
+        return np.asarray(blocks.any((1, 3)))
+
     def mean(self, image: np.ndarray) -> Array:
         """Return the blocks' means of `image` (H, W, C), (height, width, C) float32."""
         step, channels = self.step, image.shape[2]

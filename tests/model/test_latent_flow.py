@@ -22,7 +22,7 @@ from sam3d_nb.model.config import (
     LatentStatistics,
 )
 from sam3d_nb.model.grid import Grid
-from sam3d_nb.model.latent_blocks import LatentBlock, ResidualBlock
+from sam3d_nb.model.latent_blocks import LatentBlock, ResidualBlock, modulated_rows
 from sam3d_nb.model.latent_flow import (
     CHECKPOINT_PREFIX,
     LatentFlow,
@@ -32,6 +32,7 @@ from sam3d_nb.model.latent_flow import (
     draw_noise,
     sample_latent,
 )
+from sam3d_nb.model.layers import BLOCK_EPS
 from sam3d_nb.model.sampler import schedule, time_grid
 
 
@@ -346,6 +347,26 @@ def test_noise_is_one_draw_in_row_order() -> None:
     torch.manual_seed(4)
     assert torch.equal(draw_noise(grid), expected)
     assert torch.equal(draw_noise(grid, generator=torch.Generator().manual_seed(4)), expected)
+
+
+def test_modulation_of_items_is_the_same_with_gradients() -> None:
+    coords = voxels(9, 8, items=3)
+    coords = coords[~((coords[:, 0] == 1) & (coords[:, 1] > 3))]  # items of different sizes
+    grid = Grid(coords, 8)
+    h = torch.randn(len(coords), 6, requires_grad=True)
+    table = torch.randn(3, 2, 6, requires_grad=True)
+    product = modulated_rows(h, table, grid)
+    with torch.no_grad():
+        torch.testing.assert_close(modulated_rows(h, table, grid), product)
+    wanted = F.layer_norm(h, (6,), eps=BLOCK_EPS) * table[coords[:, 0].long(), 0]
+    wanted = wanted + table[coords[:, 0].long(), 1]
+    seed = torch.randn_like(product)
+    for mine, plain in zip(
+        torch.autograd.grad(product, (h, table), seed),
+        torch.autograd.grad(wanted, (h, table), seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, plain)
 
 
 def test_bad_input(small) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
 from sam3d_nb.engine.results import pose_of
@@ -157,4 +158,9 @@ def test_disturbed_voxels_are_near_the_true_ones(pool, objects):
     disturbed = voxels_of(occupied, disturbed=True)
     kept = occupied[tuple(disturbed.T)].float().mean()
     assert 0.7 < float(kept) < 1
+    found = torch.zeros_like(occupied)
+    found[tuple(disturbed.T)] = True
+    assert (found & ~occupied).any()  # too many
+    deep = occupied & (F.avg_pool3d(found.float()[:, None], 3, 1, 1)[:, 0] > 8 / 27)
+    assert (deep & ~found).any()  # missing, not as a part of a hole
     assert len(disturbed) != int(occupied.sum())

@@ -57,6 +57,8 @@ def test_the_average_follows_the_parameters():
     nn.init.constant_(layer.weight, 7.0)
     average.swap()
     assert float(layer.weight.detach()) == pytest.approx(1.0, abs=1e-3)
+    average.swap()
+    assert float(layer.weight.detach()) == 7.0
 
 
 def test_the_encoder_gives_the_latent_that_the_flow_and_the_decoder_have():
