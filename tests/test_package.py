@@ -34,7 +34,6 @@ def wanted() -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("hatchling", reason="packages are built by hatchling")
     folder = tmp_path_factory.mktemp("built")
     for kind in ("wheel", "sdist"):
         make = f"import hatchling.build as build; build.build_{kind}({str(folder)!r})"
