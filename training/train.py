@@ -41,6 +41,7 @@ MODULES = {
 BATCH = {"vae": 32, "flow": 128, "latent": 32, "mesh": 8, "splat": 16, "moge": 96}
 COMPILED = ("flow", "latent", "moge")
 VARYING = ("latent", "mesh", "splat")  # the number of voxels: cuDNN would plan each step anew
+SHARED = (".backbone.",)  # in names of tensors that stage 2 takes from stage 1
 OVERHEAD = 12.0  # seconds of a stage besides its training
 RATE = {"vae": 2e-3, "flow": 8e-4, "latent": 8e-4, "mesh": 1.5e-3, "splat": 1.5e-3, "moge": 1e-3}
 
@@ -105,7 +106,7 @@ class Trainer:
         if stage == "latent":
             first = self.network("condition_stage1")
             share_vision(first, modules["condition_stage2"])
-            frozen, skip = tuple(_vision(first)), (".backbone.",)
+            frozen, skip = tuple(_vision(first)), SHARED
             for module in frozen:
                 module.requires_grad_(False)
         makers = {

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.examples import Example
+from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.tiny.config import TINY
+from sam3d_nb.tiny.load import load_tiny
 from sam3d_nb.tiny.model import NAME, Tiny
 from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.folder import MANIFEST
@@ -18,6 +21,7 @@ from sam3d_nb.weights.parts import PARTS
 from training.export import export
 from training.loop import Schedule, train
 from training.networks import Average, StructureEncoder, build, load, save, share_vision
+from training.resume import ENCODER_FILE, unpack
 from training.train import file_of
 
 
@@ -112,6 +116,31 @@ def test_exported_weights_run_and_fit_into_the_package(trained, tmp_path):
     assert len(result.gaussians) % TINY.splat_decoder.gaussians.per_voxel == 0
     centers = result.pose.apply(result.gaussians.centers)
     assert np.isfinite(centers).all()
+
+
+def test_training_goes_on_from_the_weights_of_the_package(trained, tmp_path):
+    export(trained, "test", tmp_path / "weights")
+    unpack(tmp_path / "again", tmp_path / "weights", trained / "vae.safetensors")
+    files = sorted(path.name for path in trained.iterdir())
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == files
+    for name in files:
+        before, after = load_file(trained / name), load_file(tmp_path / "again" / name)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_encoder_of_the_shipped_weights_goes_with_their_decoder():
+    encoder = build("structure_encoder", "cpu").eval()
+    load(ENCODER_FILE, {"structure_encoder": encoder})
+    decoder = load_tiny("cpu").store.get("structure_decoder", "cpu")
+    axis = (torch.arange(32) + 0.5) / 32 - 0.5
+    distance = (torch.cartesian_prod(axis, axis, axis).norm(dim=1) - 0.4).view(32, 32, 32)
+    occupied = distance.abs() < 0.5 / 32
+    fields = torch.stack([(distance * 32 / 2).clamp(-1, 1), occupied.float()])
+    with torch.no_grad():
+        found = decode_structure(decoder, encoder(fields[None])[0].flatten(2).mT)[0, 0] > 0
+    both, either = (found & occupied).sum(), (found | occupied).sum()
+    assert both / either > 0.7
 
 
 def test_a_folder_without_a_stage_is_no_model(trained, tmp_path):
