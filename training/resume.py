@@ -1,4 +1,4 @@
-"""Checkpoints out of the package's weights: `python -m training.resume FOLDER`, for `--init FOLDER`.
+"""Checkpoints out of the package's weights, for `--init`: `python -m training.resume FOLDER`.
 
 The encoder of sparse structures is no part of the package; that of version 1 lies beside this file.
 """
