@@ -45,7 +45,7 @@ class Sculptor:
         spacing = 1 / max(1, round(1 / float(points[0, 0, 1, 2] - points[0, 0, 0, 2])))
         values = distance.cpu().numpy().astype(np.float64)
         changed = self._changed(placed, values.reshape(-1), spacing)
-        found = torch.from_numpy(changed.reshape(values.shape)).to(distance)
+        found = torch.from_numpy(changed.reshape(values.shape).astype(np.float32)).to(distance)
         found[enclosed(found > 0)] = -1.0
         return found if bool((found < 0).any()) else distance  # all gone: mask and place disagree
 
