@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -200,7 +199,7 @@ def measure_row(
     row |= {"example": example.name, "index": index, "name": example.names[index], "error": ""}
     row["category"] = category(example, index)
     try:
-        given = example if use_pointmap else replace(example, pointmap=None, intrinsics=None)
+        given = example if use_pointmap else example.without_pointmap()
         started = perf_counter()
         result = model.reconstruct(given, index, seed=seed)
         row["seconds"] = perf_counter() - started

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,10 @@ class Example:
         from sam3d_nb.mesh.load import load_mesh
 
         return load_mesh(path)
+
+    def without_pointmap(self) -> Example:
+        """Return the photo and its masks alone, without point map and camera."""
+        return replace(self, pointmap=None, intrinsics=None)
 
     def __repr__(self) -> str:
         """Say what is there instead of printing pixels."""

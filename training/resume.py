@@ -16,8 +16,8 @@ from sam3d_nb.tiny.model import NAME
 from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.load import FileStore
 from sam3d_nb.weights.parts import PARTS
-from training.networks import build, load, save
-from training.train import SHARED, file_of
+from training.networks import build, load
+from training.train import save_files
 
 ENCODER = "structure_encoder"
 ENCODER_FILE = Path(__file__).parent / f"{ENCODER}.safetensors"
@@ -33,9 +33,7 @@ def unpack(target: Path, weights: Path = FOLDER, encoder: Path = ENCODER_FILE) -
     networks: dict[str, nn.Module] = {name: store.get(name, "cpu") for name in PARTS}
     networks[ENCODER] = build(ENCODER, "cpu")
     load(encoder, {ENCODER: networks[ENCODER]})
-    for file in {file_of(name) for name in networks}:
-        held = {name: network for name, network in networks.items() if file_of(name) == file}
-        save(target / file, held, SHARED if file == file_of("latent_flow") else ())
+    save_files(target, networks)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -102,11 +103,11 @@ class Trainer:
         modules = {name: self.network(name) for name in MODULES[stage]}
         batch = self.options.batch or BATCH[stage]
         schedule = Schedule(minutes, RATE[stage] * self.options.rate)
-        frozen, skip = (), ()
+        frozen = ()
         if stage == "latent":
             first = self.network("condition_stage1")
             share_vision(first, modules["condition_stage2"])
-            frozen, skip = tuple(_vision(first)), SHARED
+            frozen = tuple(_vision(first))
             for module in frozen:
                 module.requires_grad_(False)
         makers = {
@@ -125,12 +126,7 @@ class Trainer:
         if stage in COMPILED and self.device.type == "cuda":
             compile_blocks(modules.values())
         torch.backends.cuda.enable_cudnn_sdp(stage not in VARYING)
-
-        def write() -> None:
-            for file in dict.fromkeys(map(file_of, modules)):
-                held = {name: module for name, module in modules.items() if file_of(name) == file}
-                save(self.options.out / file, held, skip)
-
+        write = partial(save_files, self.options.out, modules)
         self.log += train(stage, modules, losses, schedule, batch, frozen, write)
         if stage == "vae":
             self.say(f"latent scaled by {normalize(*modules.values(), self.samples):.3f}")
@@ -181,6 +177,13 @@ def file_of(name: str) -> str:
     """Return the file of a network: one a stage, but one a network for the largest."""
     stage = next(stage for stage, names in MODULES.items() if name in names)
     return f"{name if stage == 'flow' else stage}.safetensors"
+
+
+def save_files(folder: Path, networks: dict[str, nn.Module]) -> None:
+    """Write networks into their files; stage 2 without what it takes from stage 1."""
+    for file in dict.fromkeys(map(file_of, networks)):
+        held = {name: network for name, network in networks.items() if file_of(name) == file}
+        save(folder / file, held, SHARED if file == file_of("latent_flow") else ())
 
 
 def _vision(embedder: nn.Module) -> list[nn.Module]:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from sam3d_nb.masks.filters import shared_pixels
 from sam3d_nb.masks.segmenter import Segment
 
 SHARED = 0.2
@@ -64,9 +65,7 @@ def disjoint(
 
 def _conflicts(segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs of segments that exclude each other."""
-    step = max(1, max(segments[0].mask.shape) // GRID)
-    sampled = np.stack([s.mask[::step, ::step].reshape(-1) for s in segments]).astype(np.float32)
-    shared = sampled @ sampled.T  # (N, N) pixels
+    shared = shared_pixels(segments, GRID)
     area = np.diag(shared)
     first, second = np.nonzero(np.triu(shared > SHARED * np.minimum(area[:, None], area), 1))
     return first, second

@@ -56,13 +56,22 @@ def clean(segments: Sequence[Segment], same: float = SAME) -> tuple[list[Segment
     return kept, dropped
 
 
+def shared_pixels(segments: Sequence[Segment], longest: int) -> np.ndarray:
+    """Return how many pixels each two of N masks share, (N, N); on the diagonal their areas.
+
+    Counted on a grid of about `longest` pixels along the photo's longer side.
+    """
+    step = max(1, max(segments[0].mask.shape) // longest)
+    sampled = np.stack([s.mask[::step, ::step].reshape(-1) for s in segments]).astype(np.float32)
+    shared: np.ndarray = sampled @ sampled.T
+    return shared
+
+
 def count_nested(segments: Sequence[Segment]) -> int:
     """Return how many of the masks lie within a larger one: parts of it, or it is a group."""
     if not segments:
         return 0
-    step = max(1, max(segments[0].mask.shape) // COARSE)
-    sampled = np.stack([s.mask[::step, ::step].reshape(-1) for s in segments]).astype(np.float32)
-    shared = sampled @ sampled.T  # (N, N) pixels
+    shared = shared_pixels(segments, COARSE)
     area = np.diag(shared)
     within = (shared > INSIDE * area[:, None]) & (area > area[:, None])
     return int(within.any(axis=1).sum())

@@ -198,7 +198,7 @@ class _Run:
     def _read(self, item: Item) -> Example:
         example = load_example(item.path)
         if not self.plan.use_pointmaps:
-            example = replace(example, pointmap=None, intrinsics=None)
+            example = example.without_pointmap()
         return example
 
     def _is_done(self, item: Item, sha256: str) -> bool:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from sam3d_nb.frames import Array, Pose
-from sam3d_nb.tiny.window import look
+from sam3d_nb.tiny.window import look, placed
 
 SURE = 8.0  # a logit that no other evidence turns
 SLACK = 1.0  # voxels by which observed depth may be off
@@ -36,7 +36,7 @@ def observe(
     """
     side, center = pose.scale[0], np.asarray(pose.translation)
     count = logits.shape[-1]
-    points = _centers(count) * side + center  # (R³, 3) OpenCV
+    points = placed(_centers(count), pose)  # (R³, 3)
     voxel = side / count
     empty = np.zeros(count**3, dtype=bool)
     sight = look(points, intrinsics, mask.shape, voxel, finest=FINEST)
@@ -63,10 +63,10 @@ def observe(
 
 
 def _centers(count: int) -> Array:
-    """Return the voxels' centers (R³, 3) in OpenCV axes, the cube being [-0.5, 0.5]^3."""
+    """Return the voxels' centers (R³, 3) in the cube [-0.5, 0.5]^3."""
     axis = (np.arange(count) + 0.5) / count - 0.5
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
-    return np.stack([x, -z, y], -1).reshape(-1, 3)
+    return np.stack([x, y, z], -1).reshape(-1, 3)
 
 
 def _held(points: Array, center: Array, side: float, count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.model.surface import enclosed
-from sam3d_nb.tiny.window import look
+from sam3d_nb.tiny.window import look, placed
 
 GAIN = 16.0  # decoded distance for one side of the cube
 THIN = 0.02  # sides of the cube behind the surface seen that are inside
@@ -40,19 +40,18 @@ class Sculptor:
 
         points: (nx, ny, nz, 3) in the cube [-0.5, 0.5]^3, view frame: x right, y away, z up.
         """
-        x, y, z = points.reshape(-1, 3).cpu().numpy().astype(np.float64).T
-        placed = np.stack([x, -z, y], 1) * self.pose.scale[0] + np.asarray(self.pose.translation)
+        vertices = placed(points.reshape(-1, 3).cpu().numpy().astype(np.float64), self.pose)
         spacing = 1 / max(1, round(1 / float(points[0, 0, 1, 2] - points[0, 0, 0, 2])))
         values = distance.cpu().numpy().astype(np.float64)
-        changed = self._changed(placed, values.reshape(-1), spacing)
+        changed = self._changed(vertices, values.reshape(-1), spacing)
         found = torch.from_numpy(changed.reshape(values.shape).astype(np.float32)).to(distance)
         found[enclosed(found > 0)] = -1.0
         return found if bool((found < 0).any()) else distance  # all gone: mask and place disagree
 
-    def _changed(self, placed: Array, values: Array, spacing: float) -> Array:
-        """Return other distances (N,) at points (N, 3) of the camera frame."""
+    def _changed(self, vertices: Array, values: Array, spacing: float) -> Array:
+        """Return other distances (N,) at vertices (N, 3) in the camera."""
         side = self.pose.scale[0]
-        sight = look(placed, self.intrinsics, self.mask.shape, spacing * side)
+        sight = look(vertices, self.intrinsics, self.mask.shape, spacing * side)
         if sight is None:
             return values
         mask, depth = sight.window.some(self.mask), sight.window.cut(self.pointmap[..., 2])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sam3d_nb.frames import Array, project
+from sam3d_nb.frames import Array, Pose, project
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,15 @@ def window(shape: tuple[int, ...], low: Array, high: Array, finest: float = 1.0)
     if height < 1 or width < 1:
         return None
     return Window(int(top), int(left), int(height), int(width), step)
+
+
+def placed(points: Array, pose: Pose) -> Array:
+    """Return points (N, 3) of the view cube in the camera, OpenCV axes.
+
+    points: the cube is [-0.5, 0.5]^3, view frame: x right, y away, z up. pose: of the cube.
+    """
+    x, y, z = points.T
+    return np.stack([x, -z, y], 1) * pose.scale[0] + np.asarray(pose.translation)
 
 
 class Sight(NamedTuple):
