@@ -9,30 +9,76 @@ from torch import Tensor, nn
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.model.structure_flow import SHAPE, draw_noise, sample_structure
 from sam3d_nb.tiny.config import TINY, VOXELS
-from training.stages import Samples
+from training.depth import focal_of, looked, relief_error
+from training.samples import Samples
 from training.targets import structure_fields
 
-STEPS = (1, 2, 4, 8)
+STEPS = (2, 4)
 TOLERANCE = 0.05  # of the side of the cube, as the F-score of the evaluation
 
 
 @torch.no_grad()
+def check_depth(network: nn.Module, samples: Samples, batch: int = 256) -> str:
+    """Return a line about the depth network: an object's own relief, depth, and the camera.
+
+    Relief: error up to a factor an object, in sides of its view cube, beside that of a flat one;
+    depth: mean absolute log depth up to a factor a photo; field of view: in degrees, beside that of
+    one and the same for all.
+    """
+    pool, found = samples.pool, []
+    for rows in torch.arange(len(samples), device=pool.object.device).split(batch):
+        slopes, log_z, mask = looked(network, pool.full_image[rows])
+        z = pool.full_points[rows, 2].float() + pool.center[rows, 2, None, None]
+        known = z.isfinite()
+        true = z.where(known, 1.0).log()
+        error, there = (log_z - true).where(known, 0.0), known.float()
+        on_object, side = pool.full_mask[rows] & known, samples.views.side[rows]
+        shift = (error * there).sum((1, 2)) / there.sum((1, 2))
+        depth = ((error - shift[:, None, None]).abs() * there).sum((1, 2)) / there.sum((1, 2))
+        relief, flat = (
+            relief_error(e, on_object, side, z.where(known, 0.0)) for e in (error, true)
+        )
+        half = pool.image.shape[-1] / 2
+        true_view, view = (
+            2 * torch.rad2deg((half / focal).atan())
+            for focal in (pool.full_intrinsics[rows, 0, 0], focal_of(slopes, mask > 0.5))
+        )
+        found.append(torch.stack([relief, flat, depth, (view - true_view).abs(), true_view]))
+    relief, flat, depth, off, view = torch.cat(found, 1)
+    same = (view - view.median()).abs()
+    return (
+        f"held out, depth: relief {relief.mean():.4f} (flat {flat.mean():.4f}), "
+        f"depth {depth.mean():.3f}, field of view {off.mean():.1f} degrees (one for all "
+        f"{same.mean():.1f}), n {len(samples)}"
+    )
+
+
+@torch.no_grad()
 def check_structure(
-    embedder: nn.Module, flow: nn.Module, decoder: nn.Module, samples: Samples, batch: int = 128
+    embedder: nn.Module,
+    flow: nn.Module,
+    decoder: nn.Module,
+    samples: Samples,
+    batch: int = 128,
+    *,
+    estimated: bool = False,
 ) -> list[str]:
     """Return a line for each number of steps: voxels and layout against the truth.
+
+    estimated: with the point maps of the depth network, against the layout in its camera.
 
     F-score: between the occupied voxels' centers, each placed by its own layout, at 0.05.
     """
     lines = []
     for steps in STEPS:
         found = [
-            _measure(embedder, flow, decoder, samples, rows, steps)
+            _measure(embedder, flow, decoder, samples, rows, steps, estimated)
             for rows in torch.arange(len(samples), device=samples.views.side.device).split(batch)
         ]
         mean = {k: torch.cat([f[k] for f in found]) for k in found[0]}
         text = ", ".join(f"{k} {v.mean():.3f} (median {v.median():.3f})" for k, v in mean.items())
-        lines.append(f"held out, {steps} steps: {text}, n {len(samples)}")
+        given = "estimated points" if estimated else "given points"
+        lines.append(f"held out, {given}, {steps} steps: {text}, n {len(samples)}")
     return lines
 
 
@@ -43,8 +89,10 @@ def _measure(
     samples: Samples,
     rows: Tensor,
     steps: int,
+    estimated: bool,
 ) -> dict[str, Tensor]:
-    tokens = embedder(samples.inputs(rows, noisy=False))
+    choice = torch.full_like(rows, estimated, dtype=torch.bool)
+    tokens = embedder(samples.inputs(rows, choice, noisy=False))
     generator = torch.Generator(rows.device).manual_seed(0)
     noise = draw_noise(TINY.structure_flow, generator, device=rows.device, batch=len(rows))
     *_, (_, latents) = sample_structure(flow, tokens, noise, TINY.stage1_sampler, steps)
@@ -52,7 +100,7 @@ def _measure(
     views = samples.views[rows]
     true = structure_fields(samples.objects, views)[1]
     both, either = (predicted & true).sum((1, 2, 3)), (predicted | true).sum((1, 2, 3))
-    goal = {name: value[rows, 0] for name, value in samples.layout.latents.items()}
+    goal = {name: value[:, 0] for name, value in samples.layouts(rows, choice).items()}
     side = goal["scale"].mean(1).exp()  # in units of the object's moments
     side_found = latents["scale"][:, 0].mean(1).exp()
     shift = (latents["translation"][:, 0] - goal["translation"]) / side[:, None]

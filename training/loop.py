@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from training import parallel
 from training.networks import Average
 
 Losses = dict[str, Tensor]
@@ -28,6 +29,7 @@ class Schedule:
     clip: float = 1.0  # largest norm of the gradient
     log_every: float = 10.0  # seconds
     save_every: float = 120.0  # seconds
+    agree_every: int = 20  # steps, between looks at the clock of the first of several processes
 
     def rate_at(self, done: float, step: int) -> float:
         """Return the rate after the part `done` of the time."""
@@ -48,10 +50,12 @@ def train(
 ) -> list[str]:
     """Train `modules` on what `losses(step)` gives until time is up; return the log.
 
-    samples: of one step, for the log. save: called now and then, while the modules hold the average
-    of their parameters, with which they also end. The losses are summed; a step whose gradient is
-    not finite is left out, and counted in the log.
+    samples: of one step of this process, for the log. save: called now and then, while the modules
+    hold the average of their parameters, with which they also end. The losses are summed; a step
+    whose gradient is not finite is left out, and counted in the log. Several processes (see
+    `parallel`) take the same steps, by the mean of their gradients; the first one logs and saves.
     """
+    parallel.same_start(modules.values())
     average = Average(modules, schedule.decay)
     held = {id(p) for module in frozen for p in module.parameters()}
     parameters = [p for m in modules.values() for p in m.parameters() if id(p) not in held]
@@ -67,16 +71,22 @@ def train(
     )
     log, sums, saved = [], {}, 0.0
     seconds, started, told, step, since = schedule.minutes * 60, perf_counter(), 0.0, 0, 0
+    first, together = parallel.rank() == 0, parallel.processes()
     for module in modules.values():
         module.train()
-    while (spent := perf_counter() - started) < seconds:
+    while True:
+        if together == 1 or step % schedule.agree_every == 0:
+            passed = parallel.agreed(perf_counter() - started, device)
+        if passed >= seconds:
+            break
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate_at(spent / seconds, step)
+            group["lr"] = schedule.rate_at(passed / seconds, step)
         with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
             parts = losses(step)
             total = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
+        parallel.average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, schedule.clip)
         usable = norm.isfinite()
         for p in parameters:
@@ -91,15 +101,16 @@ def train(
         if step == 1 or perf_counter() - started - told > schedule.log_every:
             means = ", ".join(f"{key} {float(value) / since:.4f}" for key, value in sums.items())
             spent = perf_counter() - started
-            rate = since * samples / (spent - told)
+            rate = since * samples * together / (spent - told)
             log.append(f"{name} {spent:6.0f} s, step {step}: {means}; {rate:.0f} samples/s")
-            print(log[-1], flush=True)
+            if first:
+                print(log[-1], flush=True)
             sums, since, told = {}, 0, spent
-        if save and spent - saved > schedule.save_every:
+        if save and first and passed - saved > schedule.save_every:
             average.swap()
             save()
             average.swap()
-            saved = spent
+            saved = passed
     average.swap()
     for module in modules.values():
         module.eval()

@@ -65,6 +65,12 @@ def share_vision(first: nn.Module, second: nn.Module) -> None:
             mine.backbone = theirs.backbone
 
 
+def begin_backbone(moge: nn.Module, embedder: nn.Module) -> None:
+    """Let the depth network's vision transformer begin as the one that sees the photo."""
+    images = [part for part in embedder.module_list if isinstance(part, ImageEmbed)]
+    moge.backbone.load_state_dict(images[0].backbone.state_dict())
+
+
 class Average:
     """Exponential moving average of parameters, which is what gets exported."""
 
@@ -103,11 +109,14 @@ def save(path: Path, modules: dict[str, nn.Module], skip: tuple[str, ...] = ()) 
 
 
 def load(path: Path, modules: dict[str, nn.Module], *, partial: bool = False) -> None:
-    """Read what `save` wrote into `modules`; with `partial` names may be missing."""
+    """Read what `save` wrote into `modules`; with `partial` what does not fit is left out."""
     stored = load_file(path)
     for name, module in modules.items():
         start = f"{name}/"
         mine = {k.removeprefix(start): v.float() for k, v in stored.items() if k.startswith(start)}
+        if partial:
+            shapes = {key: value.shape for key, value in module.state_dict().items()}
+            mine = {key: value for key, value in mine.items() if shapes.get(key) == value.shape}
         if not mine and partial:
             continue
         module.load_state_dict(mine, strict=not partial)

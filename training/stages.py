@@ -14,9 +14,8 @@ from sam3d_nb.model.structure_flow import SHAPE
 from sam3d_nb.model.surface import ATTRIBUTES
 from sam3d_nb.tiny.config import VOXELS
 from training.loop import Losses
+from training.samples import Samples
 from training.targets import (
-    OPENCV_TO_CAMERA,
-    Layouts,
     Views,
     cube_points,
     structure_fields,
@@ -24,62 +23,12 @@ from training.targets import (
 )
 
 if TYPE_CHECKING:
-    from training.data.objects import Objects
-    from training.data.pool import Pool
+    pass
 
 FINE = 4 * VOXELS  # voxels a side of the mesh decoder's output
 DISTANCE_GAIN = 16.0  # output of the mesh decoder / signed distance in sides of the cube
 LAYOUT_WEIGHTS = {"translation": 2.0, "scale": 2.0, "6drotation_normalized": 0.3}
 KL_WEIGHT = 1e-3
-# given point maps are exact, estimated ones are not; in units of the object
-POINT_NOISE = 0.02
-DEPTH_NOISE = 0.1  # smooth, across the photo
-
-
-class Samples:
-    """A pool on the device with its targets, and batches of network inputs out of it."""
-
-    def __init__(self, pool: Pool, objects: Objects, views: Views, layout: Layouts) -> None:
-        self.pool, self.objects, self.views, self.layout = pool, objects, views, layout
-
-    def __len__(self) -> int:
-        return len(self.pool.object)
-
-    def distance(self, views: Views) -> Callable[[Tensor], Tensor]:
-        """Return `Views.distance` as a function of points alone."""
-        return lambda points: views.distance(self.objects, points)
-
-    def color(self, views: Views) -> Callable[[Tensor], Tensor]:
-        """Return `Views.color` as a function of points alone."""
-        return lambda points: views.color(self.pool, self.objects, points)
-
-    def inputs(self, rows: Tensor, *, noisy: bool = True) -> dict[str, Tensor]:
-        """Return the condition inputs of samples `rows` (B,), as `ConditionInputs.tensors`."""
-        pool = self.pool
-        flip = torch.tensor(OPENCV_TO_CAMERA, device=rows.device)[:, None, None]
-        points = pool.points[rows].float() + pool.center[rows, :, None, None]
-        shift, unit = self.layout.shift[rows], self.layout.unit[rows]
-        points = (points * flip - shift[:, :, None, None]) / unit[:, None, None, None]
-        if noisy:
-            points = points + _point_noise(points)
-        points = points.where(pool.photo[rows][:, None], 0.0)  # as the package pads crops
-        return {
-            "image": pool.image[rows].float() / 255,
-            "rgb_image": pool.full_image[rows].float() / 255,
-            "mask": pool.mask[rows][:, None].float(),
-            "pointmap": points,
-        }
-
-
-def _point_noise(points: Tensor) -> Tensor:
-    """Return what estimated point maps (B, 3, S, S), z forward, may be off by; little in most."""
-    count, device = len(points), points.device
-    single = torch.rand(count, 1, 1, 1, device=device) ** 2 * POINT_NOISE
-    noise = single * points * torch.randn_like(points[:, :1])
-    smooth = torch.rand(count, 1, 1, 1, device=device) ** 3 * DEPTH_NOISE
-    bumps = torch.randn(count, 1, 5, 5, device=device)
-    bumps = F.interpolate(bumps, size=points.shape[2:], mode="bicubic", align_corners=True)
-    return noise + smooth * bumps * points.new_tensor([0.0, 0.0, 1.0])[:, None, None]
 
 
 def structure_vae(
@@ -140,10 +89,12 @@ def structure_flow(
 
     def losses(step: int) -> Losses:
         rows = torch.randint(len(samples), (batch,), device=shapes.device)
-        condition = flow.prepare(embedder(samples.inputs(rows)))
+        estimated = samples.pick(rows)
+        condition = flow.prepare(embedder(samples.inputs(rows, estimated)))
         condition = tuple(_repeat(layer, draws) for layer in condition)
         again = rows.repeat_interleave(draws)
-        data = {name: value[again] for name, value in samples.layout.latents.items()}
+        layout = samples.layouts(rows, estimated)
+        data = {name: value.repeat_interleave(draws, 0) for name, value in layout.items()}
         data[SHAPE] = shapes[again].float()
         t = flow_times(len(again), rows.device)
         noise = {name: torch.randn_like(value) for name, value in data.items()}
@@ -218,7 +169,7 @@ def latent_flow(
         t = flow_times(batch, rows.device, rescale=1.0)
         noise = torch.randn_like(data)
         state = torch.lerp(noise, data, t[coords[:, 0]][:, None])
-        condition = flow.prepare(embedder(samples.inputs(rows)))
+        condition = flow.prepare(embedder(samples.inputs(rows, samples.pick(rows))))
         velocity = flow(state, flow.modulation(1000 * t), condition, grid)
         error = (velocity - (data - noise)).square()
         return {
@@ -361,52 +312,6 @@ def _towards_surface(samples: Samples, views: Views, items: Tensor, points: Tens
     distance = distance.view(*points.shape[:2], 7)
     gradient = F.normalize(distance[..., 1:4] - distance[..., 4:], dim=2, eps=1e-6)
     return points - gradient * distance[..., :1].clamp(-0.06, 0.06)
-
-
-# --- Point map ------------------------------------------------------------------------------
-
-
-def moge(network: nn.Module, samples: Samples, batch: int) -> Callable[[int], Losses]:
-    """Log depth up to one factor a photo, directions of the rays, and where there is a depth."""
-    pool = samples.pool
-
-    def losses(step: int) -> Losses:
-        rows = torch.randint(len(samples), (batch,), device=pool.object.device)
-        image = pool.full_image[rows].float() / 255
-        points = pool.full_points[rows].float() + pool.center[rows, :, None, None]
-        known = points.isfinite().all(1)  # (B, S, S)
-        points = points.where(known[:, None], 1.0)
-        size = tuple(image.shape[-2:])
-        normal = (image - network.image_mean) / network.image_std
-        maps = network.backbone.feature_maps(normal, network.taken_blocks)
-        raw, mask = network.head(maps, size)
-        xy, log_z = raw[:, :2].float(), raw[:, 2].float()
-        true_log_z = points[:, 2].clamp_min(1e-3).log()
-        rays = points[:, :2] / points[:, 2:].clamp_min(1e-3)
-        weight = known.float() + 3 * pool.full_mask[rows].float() * known
-        total = weight.sum((1, 2)).clamp_min(1)
-        shift = ((log_z - true_log_z) * weight).sum((1, 2)) / total
-        depth = ((log_z - true_log_z - shift[:, None, None]).abs() * weight).sum((1, 2)) / total
-        ray = ((xy - rays).abs().sum(1) * weight).sum((1, 2)) / total
-        slope = _slopes(log_z - true_log_z, known)
-        return {
-            "depth": depth.mean(),
-            "rays": ray.mean(),
-            "slope": slope * 2,
-            "scale": shift.square().mean() * 0.01,
-            "mask": (mask[:, 0].float() - known.float()).square().mean() * 0.2,
-        }
-
-    return losses
-
-
-def _slopes(error: Tensor, known: Tensor) -> Tensor:
-    """Return the mean absolute difference of an error between neighboring pixels."""
-    right = known[:, :, 1:] & known[:, :, :-1]
-    down = known[:, 1:] & known[:, :-1]
-    across = (error[:, :, 1:] - error[:, :, :-1]).abs().clamp_max(0.2) * right
-    along = (error[:, 1:] - error[:, :-1]).abs().clamp_max(0.2) * down
-    return (across.sum() + along.sum()) / (right.sum() + down.sum()).clamp_min(1)
 
 
 def both(makers: list[Callable[[int], Losses]]) -> Callable[[int], Losses]:

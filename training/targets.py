@@ -151,27 +151,46 @@ class Layouts:
 
 
 def layouts(pool: Pool, views: Views) -> Layouts:
-    """Return moments as `preprocess.pointmap_moments` has them for objects, and the latents."""
-    flip = torch.tensor(OPENCV_TO_CAMERA, device=views.side.device)
-    units, shifts = [], []
+    """Return moments of the true point maps of a pool, and the latents that go with them."""
+    parts = []
     for rows in torch.arange(len(views.side), device=views.side.device).split(2048):
         points = pool.points[rows].float() + pool.center[rows, :, None, None]
-        points = (points * flip[:, None, None]).flatten(2)  # (n, 3, S²)
-        points = points.masked_fill(~pool.mask[rows].flatten(1)[:, None], NAN)
-        shift = points.nanmedian(2).values
-        distance = (points - shift[:, :, None]).abs().amax(1)
-        units.append(distance.nanmedian(1).values)
-        shifts.append(shift)
-    unit, shift = torch.cat(units).clamp_min(1e-4), torch.cat(shifts)
-    to_view = torch.tensor(OPENCV_TO_VIEW, device=unit.device)
-    center = (views.center @ to_view) * flip  # view axes to OpenCV, to the network's camera
-    translation = (center - shift) / unit[:, None]
-    scale = (views.side / unit).log()[:, None]
+        some = views[rows]
+        parts.append(
+            layouts_of(points, pool.mask[rows], opencv_center(some), some.side, pool.up[rows])
+        )
+    latents = {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents}
+    return Layouts(
+        torch.cat([part.unit for part in parts]),
+        torch.cat([part.shift for part in parts]),
+        latents,
+    )
+
+
+def opencv_center(views: Views) -> Tensor:
+    """Return the centers (B, 3) of view cubes in the camera, OpenCV axes."""
+    return views.center @ views.center.new_tensor(OPENCV_TO_VIEW)
+
+
+def layouts_of(points: Tensor, mask: Tensor, center: Tensor, side: Tensor, up: Tensor) -> Layouts:
+    """Return moments as `preprocess.pointmap_moments` has them for objects, and the latents.
+
+    points: (B, 3, S, S) OpenCV, NaN where unknown; mask: (B, S, S), the object's pixels; center
+    (B, 3) OpenCV and side (B,): of the view cubes; up: (B, 3) OpenCV.
+    """
+    flip = points.new_tensor(OPENCV_TO_CAMERA)
+    flipped = (points * flip[:, None, None]).flatten(2)  # (B, 3, S²), the network's camera frame
+    flipped = flipped.masked_fill(~mask.flatten(1)[:, None], NAN)
+    shift = flipped.nanmedian(2).values.nan_to_num()
+    distance = (flipped - shift[:, :, None]).abs().amax(1)
+    unit = distance.nanmedian(1).values.nan_to_num(1.0).clamp_min(1e-4)
+    translation = (center * flip - shift) / unit[:, None]
+    scale = (side / unit).log()[:, None]
     return Layouts(
         unit,
         shift,
         {
-            "6drotation_normalized": _rotation(pool.up * flip)[:, None],
+            "6drotation_normalized": _rotation(up * flip)[:, None],
             "translation": translation[:, None],
             "scale": scale.expand(-1, 3)[:, None],
             "translation_scale": scale[:, None] * 0,

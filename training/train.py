@@ -21,14 +21,18 @@ from torch import nn
 
 from sam3d_nb.model.structure_blocks import StructureBlock
 from sam3d_nb.model.vision import Block
-from training import stages
-from training.check import check_structure
+from training import parallel, stages
+from training.check import check_depth, check_structure
 from training.data.fields import furniture
 from training.data.objects import Objects, merge
 from training.data.pool import build_pool
+from training.data.scenes import ANY_FIELD_OF_VIEW, FIELD_OF_VIEW
 from training.data.shapes import HELD_OUT_SEEDS, procedural
+from training.depth import moge
+from training.estimates import estimate
 from training.loop import Schedule, train
-from training.networks import build, load, save, share_vision
+from training.networks import begin_backbone, build, load, save, share_vision
+from training.samples import Samples
 from training.targets import layouts, view_cubes
 
 MODULES = {
@@ -39,6 +43,7 @@ MODULES = {
     "splat": ("splat_decoder", "splat_decoder_4"),
     "moge": ("moge",),
 }
+SEEING = ("flow", "latent")  # stages that see point maps
 BATCH = {"vae": 32, "flow": 128, "latent": 32, "mesh": 8, "splat": 16, "moge": 96}
 COMPILED = ("flow", "latent", "moge")
 VARYING = ("latent", "mesh", "splat")  # the number of voxels: cuDNN would plan each step anew
@@ -58,33 +63,52 @@ class Trainer:
 
     def write_log(self) -> None:
         """Write the options and all lines so far."""
+        if parallel.rank():
+            return
         self.options.out.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(_plain(self.options)), *self.log]
         (self.options.out / "log.txt").write_text("\n".join(lines) + "\n")
 
     def say(self, text: str) -> None:
         """Print and remember a line of the log."""
-        print(text, flush=True)
+        if not parallel.rank():
+            print(text, flush=True)
         self.log.append(text)
 
     def prepare(self) -> None:
-        """Make objects, pool and targets."""
+        """Make objects, pool and targets; those of other processes are others."""
         o, started = self.options, perf_counter()
-        parts = [procedural(range(o.seed, o.seed + o.procedural), self.device, o.grid)]
+        seed = o.seed + parallel.rank() * o.procedural
+        torch.manual_seed(seed)
+        parts = [procedural(range(seed, seed + o.procedural), self.device, o.grid)]
         if o.furniture.is_file():
             parts += [furniture(o.furniture, self.device, o.grid, limit=o.models)] * o.repeats
         objects = merge(parts)
         self.say(f"{len(objects)} objects in {perf_counter() - started:.0f} s")
         started = perf_counter()
-        self.samples = self.rendered(objects, o.pool, o.seed)
+        self.samples = self.rendered(objects, o.pool, seed, ANY_FIELD_OF_VIEW)
         held = f"; {torch.cuda.memory_allocated() / 2**30:.0f} GiB" if o.device == "cuda" else ""
         self.say(f"{len(self.samples)} samples in {perf_counter() - started:.0f} s{held}")
 
-    def rendered(self, objects: Objects, count: int, seed: int) -> stages.Samples:
+    def rendered(
+        self,
+        objects: Objects,
+        count: int,
+        seed: int,
+        field_of_view: tuple[float, float] = FIELD_OF_VIEW,
+    ) -> Samples:
         """Render a pool of photos and measure its targets."""
-        pool = build_pool(objects, count, seed, self.device)
+        pool = build_pool(objects, count, seed, self.device, field_of_view=field_of_view)
         views = view_cubes(pool, objects)
-        return stages.Samples(pool, objects, views, layouts(pool, views))
+        return Samples(pool, objects, views, layouts(pool, views))
+
+    def estimate(self, samples: Samples, share: float) -> None:
+        """Let a share of the samples have the point maps that the depth network gives."""
+        started = perf_counter()
+        network = self.network("moge").eval()
+        samples.use(estimate(network, samples.pool, samples.views), share)
+        usable = samples.estimates.usable.float().mean()
+        self.say(f"point maps in {perf_counter() - started:.0f} s, {usable:.4f} usable")
 
     def network(self, name: str) -> nn.Module:
         """Return a network, with weights of an earlier run where there are any."""
@@ -104,12 +128,18 @@ class Trainer:
         batch = self.options.batch or BATCH[stage]
         schedule = Schedule(minutes, RATE[stage] * self.options.rate)
         frozen = ()
+        if stage in SEEING and self.options.estimated and self.samples.estimates is None:
+            self.estimate(self.samples, self.options.estimated)
+        if stage == "moge" and self.options.photo_backbone:
+            begin_backbone(modules["moge"], self.network("condition_stage1"))
+        if stage == "flow" and self.options.freeze_vision:
+            frozen = tuple(_vision(modules["condition_stage1"]))
         if stage == "latent":
             first = self.network("condition_stage1")
             share_vision(first, modules["condition_stage2"])
             frozen = tuple(_vision(first))
-            for module in frozen:
-                module.requires_grad_(False)
+        for module in frozen:
+            module.requires_grad_(False)
         makers = {
             "vae": lambda: stages.structure_vae(*modules.values(), self.samples, batch),
             "flow": lambda: stages.structure_flow(
@@ -120,7 +150,7 @@ class Trainer:
             "splat": lambda: stages.both(
                 [stages.splat_decoder(m, self.samples, batch) for m in modules.values()]
             ),
-            "moge": lambda: stages.moge(*modules.values(), self.samples, batch),
+            "moge": lambda: moge(*modules.values(), self.samples, batch),
         }
         losses = makers[stage]()
         if stage in COMPILED and self.device.type == "cuda":
@@ -130,7 +160,8 @@ class Trainer:
         self.log += train(stage, modules, losses, schedule, batch, frozen, write)
         if stage == "vae":
             self.say(f"latent scaled by {normalize(*modules.values(), self.samples):.3f}")
-        write()
+        if not parallel.rank():
+            write()
 
     def shapes(self) -> torch.Tensor:
         """Return the shape latents of the pool."""
@@ -147,8 +178,13 @@ class Trainer:
         seeds = HELD_OUT_SEEDS[: o.held_out]
         objects = procedural(seeds, self.device, o.grid, held_out=True)
         samples = self.rendered(objects, o.check, o.seed + 1)
+        self.estimate(samples, 1.0)
         names = ("condition_stage1", "structure_flow", "structure_decoder")
-        for line in check_structure(*(self.network(name) for name in names), samples):
+        networks = [self.network(name) for name in names]
+        lines = [check_depth(self.network("moge"), samples)]
+        for estimated in (False, True):
+            lines += check_structure(*networks, samples, estimated=estimated)
+        for line in lines:
             self.say(line)
 
 
@@ -162,7 +198,7 @@ def compile_blocks(modules: Iterable[nn.Module]) -> None:
 
 
 @torch.no_grad()
-def normalize(encoder: nn.Module, decoder: nn.Module, samples: stages.Samples) -> float:
+def normalize(encoder: nn.Module, decoder: nn.Module, samples: Samples) -> float:
     """Give the shape latent deviation 1; the decoder's first layer undoes it. Return the factor."""
     some = torch.arange(min(1024, len(samples)), device=samples.views.side.device)
     factor = 1 / float(stages.encode_pool(encoder, samples, rows=some).float().std())
@@ -207,10 +243,17 @@ def main() -> None:
     parser.add_argument("--check", type=int, default=512, help="samples of the check; 0: none")
     parser.add_argument("--held-out", type=int, default=128, help="objects of the check")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--estimated", type=float, default=0.5, help="share of point maps by the depth network"
+    )
+    parser.add_argument("--freeze_vision", action="store_true", help="in stage 1; stage 2 always")
+    parser.add_argument(
+        "--photo_backbone", action="store_true", help="moge begins with the vision of stage 1"
+    )
     parser.add_argument("--deadline", type=float, default=1e9, help="seconds; stages shrink to fit")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    parallel.start()
     torch.set_float32_matmul_precision("high")
     plan = {}
     for part in options.stages:
@@ -229,9 +272,10 @@ def main() -> None:
         except Exception:  # the other stages do not need this one's time or weights to be lost
             trainer.say(f"{stage} failed:\n{traceback.format_exc()}")
         trainer.write_log()
-    if options.check:
+    if options.check and not parallel.rank():
         trainer.check()
     trainer.write_log()
+    parallel.stop()
 
 
 def _plain(options: argparse.Namespace) -> dict[str, str]:

@@ -49,7 +49,7 @@ GAUSSIANS = GaussianConfig(per_voxel=8, kernel_size=0.003, scale_bias=0.01)
 TINY = ModelConfig(
     preprocess=PreprocessConfig(size=SIZE, unit="object"),
     moge=MogeConfig(
-        vision=VisionConfig(128, depth=6, heads=4, patch=8, image_size=SIZE, registers=0),
+        vision=IMAGE_VISION,
         projection_width=96,
         level_widths=(64, 32, 16),
         hidden_factor=1,

@@ -14,7 +14,8 @@ from sam3d_nb.tiny.config import TINY, VOXELS
 from sam3d_nb.tiny.model import facing, upright
 from training.data.objects import Objects, from_fields, nodes
 from training.data.pool import Pool
-from training.stages import Samples, by_rows, voxels_of
+from training.samples import Samples
+from training.stages import by_rows, voxels_of
 from training.targets import layouts, structure_fields, structured_latents, view_cubes
 
 COUNT, SIZE, GRID = 6, 16, 48

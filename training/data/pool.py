@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.data.objects import Objects, merge
 from training.data.render import Renderer, View
-from training.data.scenes import Random, Scenes, sample
+from training.data.scenes import FIELD_OF_VIEW, Random, Scenes, sample
 from training.data.shade import Look, Noise, develop, exposure, looks, recolor
 
 ZOOM = 8
@@ -120,9 +120,10 @@ def render_batch(
     noise: Noise,
     size: int,
     targets: Tensor | None = None,
+    field_of_view: tuple[float, float] = FIELD_OF_VIEW,
 ) -> Pool | None:
     """Return the good ones of `count` random samples, None if none is; photo first, then crop."""
-    scenes = sample(objects, count, r, targets)
+    scenes = sample(objects, count, r, targets, field_of_view)
     keep = scenes.valid.nonzero()[:, 0]
     if not len(keep):
         return None
@@ -185,12 +186,13 @@ def build_pool(
     size: int = 112,
     batch: int | None = None,
     objects_in_turn: bool = False,
+    field_of_view: tuple[float, float] = FIELD_OF_VIEW,
 ) -> Pool:
     """Render `count` samples of random objects; the same seed and device give the same pool.
 
     batch: scenes at once; the default needs some 12 GB at 112 pixels on a GPU. objects_in_turn:
-    every object once before any comes twice (of good samples), instead of by chance. Raises
-    `ValueError` when none of some hundred scenes can be used.
+    every object once before any comes twice (of good samples), instead of by chance. field_of_view:
+    in degrees. Raises `ValueError` when none of some hundred scenes can be used.
     """
     device = torch.device(objects.device if device is None else device)
     if objects.device.type != device.type:
@@ -211,7 +213,7 @@ def build_pool(
         if objects_in_turn:
             targets = (torch.arange(batch, device=device) + turn) % len(objects)
             turn += batch
-        part = render_batch(objects, batch, r, noise, size, targets)
+        part = render_batch(objects, batch, r, noise, size, targets, field_of_view)
         if part is not None:
             made += len(part)
             parts.append(part)

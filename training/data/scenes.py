@@ -21,6 +21,9 @@ OBJECTS = 4
 STANDING, TRUNCATED = 0.85, 0.12
 PITCH, WIDE_PITCH = (5.0, 35.0), (-5.0, 50.0)
 FIELD_OF_VIEW = (30.0, 75.0)
+"""Of the held-out photos, and of what the first runs of training saw, in degrees."""
+ANY_FIELD_OF_VIEW = (18.0, 78.0)
+"""Of what training sees: telephoto and wide-angle lenses, too."""
 SIZES = (0.18, 0.95)
 """Longest side of the object in the photo, in sides of the photo."""
 
@@ -169,11 +172,17 @@ def _box(cloud: Tensor, center: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     return at.amin(1), at.amax(1)
 
 
-def sample(objects: Objects, count: int, r: Random, targets: Tensor | None = None) -> Scenes:
-    """Return random scenes; the best of a few candidates each."""
+def sample(
+    objects: Objects,
+    count: int,
+    r: Random,
+    targets: Tensor | None = None,
+    field_of_view: tuple[float, float] = FIELD_OF_VIEW,
+) -> Scenes:
+    """Return random scenes; the best of a few candidates each. field_of_view: in degrees."""
     n = count * CANDIDATES
     target = r.integers((count,), len(objects)) if targets is None else targets
-    fov = torch.deg2rad(r.uniform((n,), *FIELD_OF_VIEW))
+    fov = torch.deg2rad(r.uniform((n,), *field_of_view))
     focal = 0.5 / (fov / 2).tan()
     photo = photo_frame(r, n)
     world = camera(r, (n,))
