@@ -45,7 +45,7 @@ from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import denormalize, sample_latent
 from sam3d_nb.model.layout import decode_layout
 from sam3d_nb.model.mesh_decoder import MeshDecoder
-from sam3d_nb.model.pointmap import estimate_pointmap
+from sam3d_nb.model.pointmap import PointMapOptions, estimate_pointmap
 from sam3d_nb.model.preprocess import Moments, flip_frame, mask_tensor, prepare_inputs
 from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
@@ -82,6 +82,8 @@ class Stages:
     accelerate: replay the steps of the flows from CUDA graphs, as far as memory allows; None does
     so on CUDA.
     """
+
+    pointmap_options = PointMapOptions()
 
     def __init__(
         self,
@@ -127,7 +129,8 @@ class Stages:
 
     def _estimate(self, image: Tensor) -> Depth:
         with self.memory.hold("moge"):
-            found = estimate_pointmap(self.store.get("moge", self.device), image)
+            network = self.store.get("moge", self.device)
+            found = estimate_pointmap(network, image, self.pointmap_options)
         points = found.points.float().cpu()
         points[~points.isfinite().all(-1)] = torch.nan
         return Depth(points, pixel_intrinsics(found.intrinsics, *points.shape[:2]), "estimated")

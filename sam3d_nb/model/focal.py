@@ -69,6 +69,22 @@ def recover_focal_shift(
     return best, shift
 
 
+def recover_focal(points: Tensor, valid: Tensor) -> float:
+    """Fit focal length f alone so that f (x, y) / z is each pixel's place.
+
+    `points` (H, W, 3); `valid` bool (H, W). Returns 1 with fewer than two samples. Raises
+    `InputError` for points that fix no camera.
+    """
+    xy, z, uv = _samples(points, valid)
+    if len(z) < 2:
+        return 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        focal = float(_best_focal(xy, z, uv, 0.0))
+    if not (math.isfinite(focal) and focal > 0):
+        raise InputError(f"point map: its {len(z)} sampled points fix no camera (focal {focal})")
+    return focal
+
+
 def intrinsics_matrix(focal: float, aspect: float) -> Tensor:
     """Return the camera matrix (3, 3) float32, normalized by image width and height, OpenCV style.
 

@@ -16,7 +16,12 @@ from torch import Tensor
 from sam3d_nb.errors import InputError, WeightsError
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import MogeConfig, VisionConfig
-from sam3d_nb.model.focal import intrinsics_matrix, recover_focal_shift, uv_map
+from sam3d_nb.model.focal import (
+    intrinsics_matrix,
+    recover_focal,
+    recover_focal_shift,
+    uv_map,
+)
 from sam3d_nb.model.moge import Moge
 
 CHOICES = {
@@ -39,6 +44,7 @@ class PointMapOptions:
     level: float = 9  # resolution level, 0 to 9
     num_tokens: int | None = None  # image tokens; replaces `level`
     fov_x: float | None = None  # degrees; horizontal field of view, if it is known
+    fit_shift: bool = True  # of the depth; else it is known up to a factor alone
     force_projection: bool = False  # put points on the rays of the recovered camera
     apply_mask: bool = True  # +inf where the mask says invalid
 
@@ -89,7 +95,10 @@ def locate(points: Tensor, mask: Tensor, options: PointMapOptions) -> PointMap:
     height, width = mask.shape
     aspect = width / height
     known = None if options.fov_x is None else _focal_of_view(options.fov_x, aspect)
-    focal, shift = recover_focal_shift(points, mask, known)
+    if options.fit_shift:
+        focal, shift = recover_focal_shift(points, mask, known)
+    else:
+        focal, shift = recover_focal(points, mask) if known is None else known, 0.0
     depth = points[..., 2] + shift  # (H, W)
     if options.force_projection:
         rays = uv_map(height, width, aspect, like=points) / focal  # (H, W, 2), at depth 1

@@ -16,7 +16,8 @@ from sam3d_nb.events import Event, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.coords import Voxels
-from sam3d_nb.model.preprocess import Moments
+from sam3d_nb.model.pointmap import PointMapOptions
+from sam3d_nb.model.preprocess import Moments, pad_square
 from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.request import Request
@@ -38,6 +39,22 @@ class Tiny(Sam3dObjects):
     """
 
     name = NAME
+    # its depth was trained up to a factor, and points are to lie where the photo shows them
+    pointmap_options = PointMapOptions(fit_shift=False, force_projection=True)
+
+    def _estimate(self, image: Tensor) -> Depth:
+        """Estimate the point map of a photo (3, H, W) with bars that make it square.
+
+        The network was trained on such photos.
+        """
+        height, width = image.shape[1:]
+        found = super()._estimate(pad_square(image))
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        intrinsics = found.intrinsics.copy()
+        intrinsics[:2, 2] -= left, top
+        points = found.points[top : top + height, left : left + width].clone()
+        return found._replace(points=points, intrinsics=intrinsics)
 
     def settle(
         self,
