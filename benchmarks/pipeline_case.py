@@ -282,38 +282,58 @@ def cancelled(model: Injected, case: Case, options: argparse.Namespace) -> Row:
 
 
 def scene(model: Injected, case: Case, options: argparse.Namespace) -> Row:
-    """Run one object alone, for its memory; then whole scenes: seconds, and those an object."""
+    """Run one object alone, for its memory; then whole scenes: seconds, and those an object.
+
+    Photo to objects in memory. Apart: writing the scene's GLB, and one more scene whose objects are
+    kept on disk for resuming.
+    """
     example = load_example(SCENE)
     masks = [example.mask(index) for index in list(example.masks)[: options.objects]]
-    steps = steps_of(case, options)
     for _ in range(2):
         reset_peak(model.device)
-        model.reconstruct(example.image, masks[0], steps=steps)
+        model.reconstruct(example.image, masks[0], steps=steps_of(case, options))
     alone = peaks(model.device)
     reset_peak(model.device)
-    seconds, saving, objects = [], [], []
-    for _ in range(options.scenes):
-        ends: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [one_scene(model, case, options, masks, Path(folder)) for _ in range(options.scenes)]
+        memory = peaks(model.device)
+        kept = one_scene(model, case, options, masks, Path(folder), keep=True)
+    row = spread([run["seconds"] for run in runs]) | {"objects": len(masks), "alone": alone}
+    row["objects_s"] = [run["objects_s"] for run in runs]
+    row["save_s"] = [run["save_s"] for run in runs]
+    row["kept"] = kept
+    return row | {"faces": runs[-1]["faces"]} | memory
 
-        def note(event: Event, ends: list[float] = ends) -> None:
-            if isinstance(event, ObjectDoneEvent):
-                ends.append(time.perf_counter())
 
-        synchronize(model.device)
-        start = time.perf_counter()
-        made = model.reconstruct_scene(example.image, masks, steps=steps, on_event=note)
-        seconds.append(time.perf_counter() - start)
-        if made.failures:
-            raise RuntimeError(f"objects failed: {made.failures}")
-        with tempfile.TemporaryDirectory() as folder:
-            start_saving = time.perf_counter()
-            made.save(Path(folder) / "scene.glb")
-            saving.append(time.perf_counter() - start_saving)
-        objects.append(np.diff([start, *ends]).tolist())
-    row = spread(seconds) | {"objects": len(masks), "objects_s": objects, "save_s": saving}
-    row["alone"] = alone
-    row["faces"] = sum(len(thing.mesh.faces) for thing in made)
-    return row | peaks(model.device)
+def one_scene(
+    model: Injected,
+    case: Case,
+    options: argparse.Namespace,
+    masks: list[np.ndarray],
+    folder: Path,
+    *,
+    keep: bool = False,
+) -> Row:
+    """Time one scene; nothing of it stays in memory."""
+    ends: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, ObjectDoneEvent):
+            ends.append(time.perf_counter())
+
+    steps, photo = steps_of(case, options), load_example(SCENE).image
+    save_dir = folder / "kept" if keep else None
+    synchronize(model.device)
+    start = time.perf_counter()
+    made = model.reconstruct_scene(photo, masks, steps=steps, on_event=note, save_dir=save_dir)
+    seconds = time.perf_counter() - start
+    if made.failures:
+        raise RuntimeError(f"objects failed: {made.failures}")
+    faces = sum(len(thing.mesh.faces) for thing in made)
+    row: Row = {"seconds": seconds, "objects_s": np.diff([start, *ends]).tolist(), "faces": faces}
+    start = time.perf_counter()
+    made.save(folder / "scene.glb", overwrite=True)
+    return row | {"save_s": time.perf_counter() - start}
 
 
 if __name__ == "__main__":

@@ -148,9 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found[case.name] = load_results(options.output_dir / case.name)
             save_tables(found[case.name], options.output_dir / case.name)
     lines.append(f"{time.perf_counter() - started:.1f} s in all")
-    text = report(found, lines, options.output_dir)
+    text = report(found, lines)
     (options.output_dir / "report.md").write_text(text)
     print(text)
+    try:
+        draw(found, options.output_dir)
+    except ImportError as error:
+        print(f"no figures: {error}", file=sys.stderr)
     return int(any(results.failures() or not results.rows for results in found.values()))
 
 
@@ -250,8 +254,17 @@ def overhead(load: Callable[[], Model], options: argparse.Namespace) -> list[str
     ]
 
 
-def report(found: dict[str, Results], lines: list[str], folder: Path) -> str:
-    """Return the tables of all benchmarks as text, and write their figures into `folder`."""
+def draw(found: dict[str, Results], folder: Path) -> None:
+    """Write the figures of all benchmarks into `folder`; raises ImportError without matplotlib."""
+    for name, results in found.items():
+        if any(row.counted for row in results.rows):
+            for kind in FIGURES:
+                figure = getattr(results, f"plot_{kind}")()
+                figure.savefig(folder / f"{name}_{kind}.png", dpi=110)
+
+
+def report(found: dict[str, Results], lines: list[str]) -> str:
+    """Return the tables of all benchmarks as text."""
     parts = ["# The published benchmark, stand-in weights\n\n" + "\n".join(f"- {x}" for x in lines)]
     for name, results in found.items():
         identity = results.header["identity"]
@@ -267,10 +280,6 @@ def report(found: dict[str, Results], lines: list[str], folder: Path) -> str:
             results.scenes(),
         ]
         parts += [block(table) for table in tables if len(table)]
-        if any(row.counted for row in results.rows):
-            for kind in FIGURES:
-                figure = getattr(results, f"plot_{kind}")()
-                figure.savefig(folder / f"{name}_{kind}.png", dpi=110)
     parts += [f"{name} was not asked for." for name in NAMES if name not in found]
     if {"kept", "loaded_anew"} <= set(found):
         with suppress(InputError):  # nothing measured in both

@@ -8,8 +8,9 @@ run also compiles all Python modules into a temporary folder, where the others f
 an installed Python has it; one just unpacked may not, and each start spends seconds on compiling.
 
 On a GPU a model is ready when all its weights are there, on a CPU when its files are opened and
-checked: they are read as they are used. Reading is timed apart: all weights into a few blocks of
-memory, page-locked if there is a GPU, once by reading the files and once by copying out of the map.
+checked: they are read as they are used. Reading is timed apart, in one more process: all weights
+into a few blocks of memory, page-locked if there is a GPU, by reading the files and by copying out
+of the map.
 """
 
 import argparse
@@ -42,8 +43,8 @@ def main() -> None:
     parser.add_argument("--child", choices=("start", "read"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child = start if options.child == "start" else read
-        print(json.dumps(child(options.weights, options.device)))
+        place = options.weights, options.device
+        print(json.dumps(start(*place) if options.child == "start" else read(*place, options.runs)))
         return
     report = measure(options.weights, options.device, options.runs)
     for line in lines(report):
@@ -57,7 +58,7 @@ def measure(folder: Path, device: str, runs: int) -> Row:
     """Return the seconds of `runs` starts by step, and of as many readings."""
     with tempfile.TemporaryDirectory() as code:
         starts = [_run("start", folder, device, code) for _ in range(runs + 1)][1:]
-        reads = [_run("read", folder, device, code) for _ in range(runs)]
+        reads = _run("read", folder, device, code, runs)
     return {
         "n": runs,
         "device": device,
@@ -67,8 +68,8 @@ def measure(folder: Path, device: str, runs: int) -> Row:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "runs_s": [sum(row[step] for step in STEPS) for row in starts],
         "steps_s": {step: [row[step] for row in starts] for step in STEPS},
-        "gib": reads[0].pop("gib"),
-        "read_s": {how: [row[how] for row in reads] for how in ("read", "mapped")},
+        "gib": reads["gib"],
+        "read_s": {how: reads[how] for how in ("read", "mapped")},
     }
 
 
@@ -82,9 +83,9 @@ def lines(report: Row) -> list[str]:
     ]
 
 
-def _run(child: str, folder: Path, device: str, code: str) -> Row:
+def _run(child: str, folder: Path, device: str, code: str, runs: int = 1) -> Row:
     """Run one child process, its byte code kept in the folder `code`; return what it measured."""
-    words = ["--weights", str(folder), "--device", device, "--child", child]
+    words = ["--weights", str(folder), "--device", device, "--child", child, "--runs", str(runs)]
     environment = {name: v for name, v in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"PYTHONPYCACHEPREFIX": code, FOLDER_VARIABLE: str(folder)}
     environment["STARTED"] = repr(time.time())
@@ -121,8 +122,8 @@ def start(folder: Path, device: str) -> Row:
     return {step: b - a for step, a, b in zip(STEPS, clock[:-1], clock[1:], strict=True)}
 
 
-def read(folder: Path, device: str) -> Row:
-    """Return the seconds that it takes to read all weights, and how much that is."""
+def read(folder: Path, device: str, runs: int) -> Row:
+    """Return the seconds of `runs` times to read all weights, and how much that is."""
     import torch
 
     from sam3d_nb.weights.blocks import plan_blocks, stream_blocks
@@ -149,7 +150,8 @@ def read(folder: Path, device: str) -> Row:
         return time.perf_counter() - begin
 
     run([*files])  # makes the memories, and finds the files in the page cache
-    found: dict[str, float] = {"read": run([*files]), "mapped": run([dict(f) for f in files])}
+    found: Row = {"read": [run([*files]) for _ in range(runs)]}
+    found["mapped"] = [run([dict(file) for file in files]) for _ in range(runs)]
     return found | {"gib": sum(t.nbytes for f in files for t in f.values()) / GIB}
 
 

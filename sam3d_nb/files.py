@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sam3d_nb.errors import OutputError
 
+Content = bytes | Callable[[BinaryIO], None]
+"""What a file is to hold, or what writes that into the open file, which saves copies in memory."""
 
-def write_file(path: str | Path, content: bytes, *, overwrite: bool = False) -> Path:
+
+def write_file(path: str | Path, content: Content, *, overwrite: bool = False) -> Path:
     """Write `content` to `path` atomically, making missing folders; returns the path.
 
     Raises OutputError where the file exists and `overwrite` is false, or cannot be written.
@@ -20,7 +24,7 @@ def write_file(path: str | Path, content: bytes, *, overwrite: bool = False) -> 
     return Path(path)
 
 
-def write_files(contents: Mapping[Path, bytes], *, overwrite: bool = False) -> None:
+def write_files(contents: Mapping[Path, Content], *, overwrite: bool = False) -> None:
     """Write files that belong together: all are on disk before the first gets its name.
 
     They are renamed in the order given, so name last the one that refers to the others. On any
@@ -66,9 +70,12 @@ def _refuse_existing(targets: list[Path], overwrite: bool) -> None:
             raise OutputError(f"{target} exists; choose another name or pass overwrite=True")
 
 
-def _write_flushed(path: Path, content: bytes) -> None:
+def _write_flushed(path: Path, content: Content) -> None:
     with open(path, "xb") as file:
-        file.write(content)
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

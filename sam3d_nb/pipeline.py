@@ -126,9 +126,11 @@ class Model(ABC):
         masks: indices into the example's masks, bool arrays (H, W), or arrays by index; by default
         all masks of the example. image, pointmap, intrinsics, seed: as in `reconstruct`, and so is
         every object. realign: see `Scene.realigned`. on_event: called with every `Event`: those of
-        scenes hold those of their objects. save_dir: a folder that keeps each object as soon as it
-        is done; a run that was stopped goes on from there with the same arguments, unless `resume`
-        is false. options: what else `reconstruct` of this model takes.
+        scenes hold those of their objects. save_dir: a folder that keeps each object, written while
+        the next one is made; a run that was stopped goes on from there with the same arguments,
+        unless `resume` is false. All objects that were done are there when this returns or raises;
+        of a process that was killed the latest may be missing. options: what else `reconstruct` of
+        this model takes.
 
         An object that fails is in the scene's `failures` with its reason, and the rest go on.
         Raises InputError for what is wrong with the call, OutputError where objects cannot be kept,

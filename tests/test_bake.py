@@ -2,6 +2,7 @@
 
 import sys
 from functools import cache
+from typing import Any
 
 import fields
 import numpy as np
@@ -211,6 +212,32 @@ def test_shading_runs_on_across_seams() -> None:
     close = Surface(chair()).closest(mesh.vertices)
     corner = chair().faces[close.face][np.arange(len(close.face)), close.weights.argmax(1)]
     assert ((mesh.normals * chair().normals[corner]).sum(1) > 0.999).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mesh_that_keeps_its_triangles_is_baked_without_a_search(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where some triangles have no corner left; the texture is that of a search."""
+    mesh = fields.painted(broken())
+    flat = unwrap(mesh, 128, method=method)
+    assert len(flat.faces) < len(mesh.faces)
+    texels = find_texels(flat, 128)
+    on = flat.vertices[flat.faces[texels.face]]  # (N, 3, 3)
+    assert (np.linalg.norm(on - texels.points[:, None], axis=-1).min(1) < np.ptp(on, 1).max()).all()
+    searched: list[int] = []
+    search = Surface._search
+
+    def counted(self: Surface, pieces: Any, points: np.ndarray, ways: Any) -> Any:
+        searched.append(len(points))
+        return search(self, pieces, points, ways)
+
+    monkeypatch.setattr(Surface, "_search", counted)
+    quick = bake(flat, mesh, 128)
+    assert sum(searched) < len(texels.pixel) / 20  # those whose triangle faces away
+    monkeypatch.setattr("sam3d_nb.mesh.bake._same_triangles", lambda *_: None)
+    np.testing.assert_array_equal(quick.texture, bake(flat, mesh, 128).texture)
+    assert sum(searched) > len(texels.pixel)
 
 
 def test_nothing_else_is_in_the_texture() -> None:

@@ -436,6 +436,6 @@ def test_a_cache_saves_what_objects_share_and_changes_nothing(store: StandInStor
         before = cache.computed
         assert_same(model.reconstruct(photo(), mask, steps=(2, 2), cache=cache), expected)
         computed.append(cache.computed - before)
-    # the first: point map, full view, 4 passes of DINOv2 over images and masks; the second:
-    # the crops of image and mask, and its own full mask
-    assert computed == [6, 3]
+    # the first: point map, its turn into the network's frame, full view, 4 passes of DINOv2 over
+    # images and masks; the second: the crops of image and mask, and its own full mask
+    assert computed == [7, 3]

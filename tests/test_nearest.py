@@ -8,7 +8,7 @@ import shapes
 from sam3d_nb.errors import InputError
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
-from sam3d_nb.mesh.nearest import Surface
+from sam3d_nb.mesh.nearest import Surface, blended
 
 
 def closest_by_loop(mesh: Mesh, point: np.ndarray) -> float:
@@ -96,6 +96,39 @@ def test_the_sides_of_a_thin_wall_are_told_apart() -> None:
     assert (surface.normals[surface.closest(above, up).face][:, 2] > 0).all()
     thick = Surface(Mesh(vertices * (1, 1, 25), faces))  # out of reach: the nearest side it is
     assert (thick.normals[thick.closest(above - (0, 0, 0.03), up).face][:, 2] < 0).all()
+
+
+@pytest.mark.parametrize("with_normals", [False, True])
+def test_a_guess_saves_the_search_or_changes_nothing(
+    with_normals: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    mesh = fields.chair(24)
+    surface = Surface(mesh)
+    face = rng.integers(0, len(mesh.faces), 500)
+    weights = rng.dirichlet(np.ones(3), 500)
+    points = blended(mesh.vertices.astype(float), mesh.faces[face], weights)
+    ways = surface.normals[face] if with_normals else None
+    searched = surface.closest(points, ways)
+    for wrong in (rng.permutation(face), np.where(rng.random(500) < 0.5, face, 0)):
+        spots = surface.closest(points, ways, wrong)
+        np.testing.assert_allclose(spots.distance, searched.distance, atol=1e-12)
+        np.testing.assert_allclose(surface.colors(spots), surface.colors(searched), atol=1e-6)
+    monkeypatch.setattr(Surface, "_search", None)
+    spots = surface.closest(points, ways, face)
+    np.testing.assert_array_equal(spots.face, face)
+    np.testing.assert_allclose(spots.weights, weights, atol=1e-6)
+
+
+def test_a_guess_that_faces_away_is_searched_for() -> None:
+    vertices, faces = shapes.box((1, 1, 0.004))
+    surface = Surface(Mesh(vertices, faces))
+    points = np.array([[0.1, 0.2, -0.002], [0.3, -0.2, -0.002]])  # on the lower side
+    up = np.tile([0, 0, 1.0], (2, 1))
+    below = surface.closest(points)
+    assert (surface.normals[below.face][:, 2] < 0).all()
+    spots = surface.closest(points, up, below.face)
+    assert (surface.normals[spots.face][:, 2] > 0).all()
 
 
 def test_nothing_to_look_at() -> None:

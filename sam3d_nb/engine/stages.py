@@ -57,7 +57,6 @@ from sam3d_nb.weights.store import ModuleStore
 
 State = TypeVar("State")
 
-
 GIVEN = "given"
 
 
@@ -115,8 +114,8 @@ class Stages:
             depth = Depth(torch.tensor(request.pointmap), request.intrinsics, GIVEN)
         else:
             depth = cache.recall((self.store, "point map"), image, self._estimate)
-        known = depth.points.isfinite().all(-1)  # (H, W)
-        if not bool((known & torch.tensor(request.mask)).any()):
+        on_object = depth.points[torch.tensor(request.mask)]  # (n, 3)
+        if not bool(on_object.isfinite().all(-1).any()):
             warnings.warn(
                 "the point map has no point within the mask, so the object's size and place are "
                 "only a guess",
@@ -141,7 +140,7 @@ class Stages:
         """Turn photo (3, H, W), mask and point map into the condition tokens of both stages."""
         yield ConditioningEvent()
         mask = mask_tensor(torch.tensor(request.mask))
-        points = flip_frame(depth.points).permute(2, 0, 1)  # (3, H, W), the network's frame
+        points = cache.recall(flip_frame, depth.points, _network_frame)  # (3, H, W)
         inputs = prepare_inputs(image, mask, points, self.config.preprocess, cache)
         with self.memory.hold("condition_stage1", "condition_stage2"):
             first = self.store.get("condition_stage1", self.device)
@@ -276,3 +275,8 @@ class Stages:
             pace()
             yield event(step.index + 1)
         return state
+
+
+def _network_frame(points: Tensor) -> Tensor:
+    """Return points (H, W, 3) in the network's frame, (3, H, W)."""
+    return flip_frame(points).permute(2, 0, 1).contiguous()

@@ -18,7 +18,9 @@ from torch import Tensor
 from sam3d_nb.errors import InputError
 from sam3d_nb.mesh.color import to_srgb
 from sam3d_nb.mesh.mesh import Mesh
-from sam3d_nb.mesh.nearest import Surface
+from sam3d_nb.mesh.nearest import Surface, blended
+from sam3d_nb.mesh.places import places
+from sam3d_nb.mesh.topology import collapsed
 from sam3d_nb.mesh.unwrap import check_size
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.view.scan import scan
@@ -32,10 +34,12 @@ CHUNK = 1 << 16  # places at once; bounds the temporaries to about 100 MB
 class Texels:
     """The pixels of a texture that show some of the surface.
 
-    pixel: (N,) int64, row * size + column. points, normals: (N, 3) float64, of the surface there.
+    pixel: (N,) int64, row * size + column. face: (N,) int64, of the mesh. points, normals: (N, 3)
+    float64, of the surface there.
     """
 
     pixel: np.ndarray
+    face: np.ndarray
     points: np.ndarray
     normals: np.ndarray
 
@@ -55,7 +59,8 @@ def bake(mesh: Mesh, source: Mesh | Gaussians, size: int = 1024) -> Mesh:
     texels = find_texels(mesh, size)
     if isinstance(source, Mesh):
         surface = Surface(source)
-        found = surface.colors(surface.closest(texels.points, texels.normals))
+        guess = _same_triangles(mesh, source, texels.face)
+        found = surface.colors(surface.closest(texels.points, texels.normals, guess))
         colors = to_srgb(found.clip(0, 1))
     else:
         colors = gaussian_colors(source, texels.points)
@@ -106,13 +111,27 @@ def find_texels(mesh: Mesh, size: int) -> Texels:
     lone, first = np.unique(under[vertex], return_index=True)
     vertex = vertex[first]
 
-    index, share = mesh.faces[face.numpy()], weights.numpy()[..., None]
+    index, share = mesh.faces.take(face.numpy(), axis=0), weights.numpy()
     points, normals = mesh.vertices.astype(np.float64), mesh.normals.astype(np.float64)
+    beside = np.zeros(len(points), dtype=np.int64)  # a face of each vertex
+    beside[mesh.faces] = np.arange(len(mesh.faces))[:, None]
     return Texels(
         np.concatenate([pixel.numpy(), lone]),
-        np.concatenate([(points[index] * share).sum(1), points[vertex]]),
-        np.concatenate([(normals[index] * share).sum(1), normals[vertex]]),
+        np.concatenate([face.numpy(), beside[vertex]]),
+        np.concatenate([blended(points, index, share), points[vertex]]),
+        np.concatenate([blended(normals, index, share), normals[vertex]]),
     )
+
+
+def _same_triangles(mesh: Mesh, source: Mesh, face: np.ndarray) -> np.ndarray | None:
+    """Return the faces (N,) of `source` that faces (N,) of `mesh` probably are, if they are any.
+
+    `unwrap` leaves out triangles that have lost a corner, and keeps the order of the others.
+    """
+    sound = np.flatnonzero(~collapsed(places(source.vertices)[source.faces]))
+    if not 0 < len(sound) <= len(mesh.faces):
+        return None
+    return sound[np.minimum(face, len(sound) - 1)]
 
 
 def gaussian_colors(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:
@@ -140,8 +159,8 @@ def gaussian_colors(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:
 
 def _barycentric(corners: Tensor, points: Tensor) -> Tensor:
     """Return the weights (N, 3) of flat corners (N, 3, 2) at points (N, 2) inside."""
-    offset = corners - points[:, None]  # (N, 3, 2)
-    a, b = offset[:, (1, 2, 0)], offset[:, (2, 0, 1)]
-    opposite = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]  # (N, 3)
-    weights = torch.nan_to_num(opposite / opposite.sum(1, keepdim=True), 1.0, 1.0, 0.0).clamp(0, 1)
-    return weights / weights.sum(1, keepdim=True)
+    x, y = ((corners[..., i] - points[:, i, None]).unbind(1) for i in range(2))  # 3 times (N,)
+    a, b, c = (x[j] * y[k] - y[j] * x[k] for j, k in ((1, 2), (2, 0), (0, 1)))
+    total = a + b + c
+    shares = [torch.nan_to_num(side / total, 1.0, 1.0, 0.0).clamp(0, 1) for side in (a, b, c)]
+    return torch.stack(shares, 1) / (shares[0] + shares[1] + shares[2])[:, None]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -19,6 +21,10 @@ BLOCK = 1 << 13  # points that a thread works on
 PAIRS = 1 << 15  # of point and triangle at once, so that they stay in the cache
 SPREAD = 1.5  # largest radius of a piece of triangle, in mean triangle sides
 REACH = 0.02  # of the longest side: how much farther a triangle that faces the right way may be
+TOUCHING = 1e-12  # of the longest side: a point on a triangle, but for rounding
+
+Best = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Of n points: face (n,), place on it (n, 2), distance (n,) and cost (n,), which decides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,32 +54,50 @@ class Surface:
         a, b, c = corners.transpose(1, 0, 2)
         self.triangles = np.stack([a, b - a, c - a], 1)  # (F, 3, 3) first corner, two sides
         self.normals = np.cross(b - a, c - a)  # (F, 3), not unit
-        self.reach = REACH * float(np.ptp(mesh.bounds, axis=0).max())
-        pieces, self.owner = _pieces(corners)
-        centers = pieces.mean(1)  # (P, 3)
-        self.radius = float(np.linalg.norm(pieces - centers[:, None], axis=-1).max())
-        self.tree = cKDTree(centers)
+        size = float(np.ptp(mesh.bounds, axis=0).max())
+        self.reach, self.touching = REACH * size, TOUCHING * size
 
-    def closest(self, points: np.ndarray, normals: np.ndarray | None = None) -> Spots:
+    @cached_property
+    def _pieces(self) -> _Pieces:
+        return _Pieces(self.mesh.vertices[self.mesh.faces].astype(np.float64))
+
+    def closest(
+        self,
+        points: np.ndarray,
+        normals: np.ndarray | None = None,
+        guess: np.ndarray | None = None,
+    ) -> Spots:
         """Return the closest place to each of `points` (N, 3), looking at up to 512 triangles.
 
         normals: (N, 3), any length; where given, a triangle that faces away is taken only where
         none that faces the same way lies within `REACH`: so the sides of a thin wall are told
-        apart. Works on all cores, in Python threads: these steps are too short for PyTorch's own.
+        apart. guess: (N,) a triangle that each point may lie on; where it does, nothing is nearer,
+        and nothing is searched.
+
+        Works on all cores, in Python threads: these steps are too short for PyTorch's own.
         """
         points = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 3)
         ways = None if normals is None else np.asarray(normals, dtype=np.float64)
-        face, weights = np.zeros(len(points), dtype=np.int64), np.zeros((len(points), 3))
-        distance = np.zeros(len(points))
+        count = len(points)
+        face, share = np.zeros(count, dtype=np.int64), np.zeros((count, 2))
+        distance, cost = np.zeros(count), np.zeros(count)
 
-        def settle(begin: int) -> None:
-            part = slice(begin, begin + BLOCK)
-            way = None if ways is None else ways[part]
-            face[part], weights[part], distance[part] = self._closest(points[part], way)
+        def settle(find: Callable[..., Best], rows: np.ndarray, *more: np.ndarray) -> None:
+            way = None if ways is None else ways[rows]
+            found = find(points[rows], way, *more)
+            face[rows], share[rows], distance[rows], cost[rows] = found
 
+        rest = np.arange(count)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(settle, range(0, len(points), BLOCK)))
-        return Spots(face, weights, distance)
+            if guess is not None:
+                only = guess[:, None]  # (N, 1) candidates
+                tried = _blocks(rest, PAIRS)
+                list(pool.map(lambda rows: settle(self._best, rows, only[rows]), tried))
+                rest = rest[cost > self.touching]
+            if len(rest):
+                search = partial(self._search, self._pieces)
+                list(pool.map(lambda rows: settle(search, rows), _blocks(rest, BLOCK)))
+        return Spots(face, np.stack([1 - share.sum(1), *share.T], 1), distance)
 
     def colors(self, spots: Spots) -> np.ndarray:
         """Return the surface's colors (N, 3) float32 linear.
@@ -85,25 +109,22 @@ class Surface:
         values = mesh.colors if mesh.texture is None else mesh.uv
         if values is None:
             raise InputError("the mesh has neither vertex colors nor a texture to take colors from")
-        blend = (values[mesh.faces[spots.face]] * spots.weights[..., None]).sum(1)
+        blend = blended(values, mesh.faces.take(spots.face, axis=0), spots.weights)
         if mesh.texture is None:
             return blend.astype(np.float32)
         texture = LINEAR_OF_SRGB[torch.tensor(mesh.texture, dtype=torch.int64)]
         return sample_texture(texture, torch.from_numpy(blend).float()).numpy()
 
-    def _closest(
-        self, points: np.ndarray, ways: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return face (n,), weights (n, 3) and distance (n,) of `closest`."""
+    def _search(self, pieces: _Pieces, points: np.ndarray, ways: np.ndarray | None) -> Best:
+        """Return the best places for points (n, 3) among all triangles."""
         face, share = np.zeros(len(points), dtype=np.int64), np.zeros((len(points), 2))
         distance, cost = np.zeros(len(points)), np.zeros(len(points))
         rest = np.arange(len(points))
         for k in CANDIDATES:
-            near, piece = self.tree.query(points[rest], range(1, k + 1))
-            known = near[:, -1] - self.radius  # no triangle left out is nearer than this
-            candidate = self.owner[np.minimum(piece, self.tree.n - 1)]  # there may be fewer than k
-            for begin in range(0, len(rest), max(PAIRS // k, 1)):
-                part = slice(begin, begin + max(PAIRS // k, 1))
+            near, piece = pieces.tree.query(points[rest], range(1, k + 1))
+            known = near[:, -1] - pieces.radius  # no triangle left out is nearer than this
+            candidate = pieces.owner[np.minimum(piece, pieces.tree.n - 1)]  # may be fewer than k
+            for part in _blocks(np.arange(len(rest)), max(PAIRS // k, 1)):
                 rows = rest[part]
                 way = None if ways is None else ways[rows]
                 found = self._best(points[rows], way, candidate[part])
@@ -111,15 +132,15 @@ class Surface:
             rest = rest[cost[rest] > known]
             if not len(rest):
                 break
-        return face, np.stack([1 - share.sum(1), *share.T], 1), distance
+        return face, share, distance, cost
 
     def _best(
         self,
         points: np.ndarray,  # (n, 3)
         ways: np.ndarray | None,  # (n, 3)
         candidate: np.ndarray,  # (n, k) faces
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return each point's best face (n,), place on it (n, 2), distance (n,) and cost (n,)."""
+    ) -> Best:
+        """Return each point's best place on its candidates."""
         origin, *sides = (self.triangles[candidate, i] for i in range(3))  # (n, k, 3) each
         v, w, square = _on_triangles(points[:, None] - origin, *sides)
         distance = np.sqrt(square)  # (n, k)
@@ -130,6 +151,29 @@ class Surface:
         row = np.arange(len(points))
         share = np.stack([v[row, best], w[row, best]], 1)
         return candidate[row, best], share, distance[row, best], cost[row, best]
+
+
+class _Pieces:
+    """Triangles (F, 3, 3) cut into small ones, in a tree of their centers.
+
+    owner: (P,) the triangle of each. radius: of the largest one.
+    """
+
+    def __init__(self, corners: np.ndarray) -> None:
+        pieces, self.owner = _cut(corners)
+        centers = pieces.mean(1)  # (P, 3)
+        self.radius = float(np.linalg.norm(pieces - centers[:, None], axis=-1).max())
+        self.tree = cKDTree(centers)
+
+
+def blended(values: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return values (V, n) of vertices at places on faces (N, 3), by weights (N, 3): (N, n)."""
+    a, b, c = (values.take(faces[:, k], axis=0) * weights[:, k, None] for k in range(3))
+    return a + b + c
+
+
+def _blocks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
 
 
 def _on_triangles(
@@ -167,7 +211,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
-def _pieces(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cut(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return triangles (F, 3, 3) cut into small ones (P, 3, 3), and the triangle of each (P,).
 
     The longest side is halved until no piece is wider than `SPREAD` times what triangles of the

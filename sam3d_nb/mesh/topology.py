@@ -64,8 +64,10 @@ def weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
     place = places(vertices)
     joined = place[faces]
     faces = joined[~collapsed(joined)]
-    kept, compact = np.unique(faces, return_inverse=True)
-    return vertices[kept], compact.reshape(-1, 3), kept
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    kept = np.flatnonzero(used)
+    return vertices[kept], (used.cumsum() - 1)[faces], kept
 
 
 def collapsed(faces: np.ndarray) -> np.ndarray:

@@ -225,7 +225,7 @@ def prepare_inputs(
 def _normalize(pointmap: Tensor, moments: Moments) -> Tensor:
     """Take (3, H, W) to network units; a point that is not finite becomes a NaN triple."""
     points = (pointmap - moments.shift[:, None, None]) / moments.scale[:, None, None]
-    return points.masked_fill(~points.isfinite().all(dim=0), NAN)
+    return points.masked_fill_(~points.isfinite().all(dim=0), NAN)
 
 
 def _nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -235,8 +235,13 @@ def _nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _filled(x: Tensor, size: tuple[int, int], fill: Tensor | None) -> Tensor:
     """Return (C, *size) of the kind of `x`, holding `fill` (C,) or 0."""
-    out = x.new_zeros(len(x), *size)
-    return out if fill is None else out + fill[:, None, None]
+    if fill is None:
+        return x.new_zeros(len(x), *size)
+    return (
+        fill.to(x.dtype)[:, None, None]
+        .expand(-1, *size)
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _check_shapes(image: Tensor, mask: Tensor, pointmap: Tensor | None) -> None:

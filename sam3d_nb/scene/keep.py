@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -34,29 +35,35 @@ LAYOUT = 1
 Decided = Mapping[str, str | int | float | bool]
 
 
-def object_key(model: Model, decided: Decided, request: Request) -> str:
-    """Return the hash of all that decides the object of `request`; its name does not."""
-    about = {
-        "mask": request.mask_sha256(),
-        "pointmap": "none" if request.pointmap is None else _hash(request.pointmap),
-        "intrinsics": _hash(request.intrinsics),
-        "seed": request.seed,
-    }
-    return _key(model, decided, request, about)
+class Keys:
+    """Names of kept files: hashes of all that decides what they hold; an object's name does not.
+
+    shared: the request of all objects of a photo, but for the mask; it is hashed once.
+    """
+
+    def __init__(self, model: Model, decided: Decided, shared: Request) -> None:
+        self._photo = {
+            "layout": LAYOUT,
+            "model": [model.name, model.version, __version__],
+            "options": dict(decided),
+            "image": shared.image_sha256(),
+        }
+        self._camera = {
+            "pointmap": "none" if shared.pointmap is None else _hash(shared.pointmap),
+            "intrinsics": _hash(shared.intrinsics),
+            "seed": shared.seed,
+        }
+
+    def object(self, request: Request) -> str:
+        """Return the name of the object with the mask of `request`."""
+        return _key(self._photo | self._camera | {"mask": request.mask_sha256()})
+
+    def pointmap(self) -> str:
+        """Return the name of the point map that the model estimates."""
+        return _key(self._photo | {"result": "point map"})
 
 
-def pointmap_key(model: Model, decided: Decided, request: Request) -> str:
-    """Return the hash of all that decides the point map that `model` estimates."""
-    return _key(model, decided, request, {"result": "point map"})
-
-
-def _key(model: Model, decided: Decided, request: Request, about: dict[str, Any]) -> str:
-    about = about | {
-        "layout": LAYOUT,
-        "model": [model.name, model.version, __version__],
-        "options": dict(decided),
-        "image": request.image_sha256(),
-    }
+def _key(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
@@ -123,9 +130,8 @@ class Keep:
     ) -> None:
         text = json.dumps(notes | {"key": key}).encode()
         known: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
-        buffer = BytesIO()
-        np.savez(buffer, notes=np.frombuffer(text, np.uint8), **known)
-        write_file(self._path(key), buffer.getvalue(), overwrite=True)
+        known["notes"] = np.frombuffer(text, np.uint8)
+        write_file(self._path(key), lambda file: _write_arrays(file, known), overwrite=True)
 
     def _get(self, key: str, build: Any) -> Any:
         path = self._path(key)
@@ -145,6 +151,14 @@ class Keep:
                 f"{path} is damaged ({error}), so that its object is made again", stacklevel=2
             )
             return None
+
+
+def _write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an archive as `np.savez` does, which leaves it open where the disk is full."""
+    with ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _object(notes: dict[str, Any], arrays: dict[str, np.ndarray]) -> Object3D:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from sam3d_nb.examples import Example
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
 from sam3d_nb.request import Request, make_request, resolve_request
-from sam3d_nb.scene.keep import Decided, Keep, object_key, pointmap_key
+from sam3d_nb.scene.behind import Behind
+from sam3d_nb.scene.keep import Keep, Keys
 from sam3d_nb.scene.realign import check_method
 from sam3d_nb.scene.scene import Failure, Scene
 
@@ -61,7 +62,9 @@ def stream_scene(
 ) -> Generator[Event, None, Scene]:
     """Return the events of `Model.reconstruct_scene` one by one; the last one holds the scene.
 
-    Closing the stream ends the work; finished objects stay in `save_dir`. Raises what
+    Closing the stream ends the work; finished objects stay in `save_dir`. They are written while
+    the next one is made, so when an `ObjectDoneEvent` comes, only the objects before it are sure to
+    be on disk; when the stream is over, closed or ended by an error, all of them are. Raises what
     `reconstruct_scene` does, bad input at once.
     """
     check_method(realign)
@@ -74,8 +77,8 @@ def stream_scene(
     everything = np.ones(np.shape(photo)[:2], dtype=bool)
     shared = make_request(photo, everything, pointmap, intrinsics, seed)
     keep = None if save_dir is None else Keep(save_dir, resume=resume)
-    work = _Work(model, image, shared, decided, options, keep)
-    return work.run(jobs, realign)
+    keys = None if keep is None else Keys(model, decided, shared)
+    return _Work(model, image, shared, options, keep, keys).run(jobs, realign)
 
 
 def list_jobs(image: np.ndarray | Example, masks: Masks | None) -> list[Job]:
@@ -121,7 +124,8 @@ def _name(image: np.ndarray | Example, index: int) -> str:
 class _Work:
     """Makes the objects of one photo.
 
-    shared: the request of all objects, but for the mask. decided: what `Model.deciding` says.
+    shared: the request of all objects, but for the mask. keep, keys: where finished ones go, and
+    under which names, or None.
     """
 
     def __init__(
@@ -129,42 +133,26 @@ class _Work:
         model: Model,
         image: np.ndarray | Example,
         shared: Request,
-        decided: Decided,
         options: dict[str, Any],
         keep: Keep | None,
+        keys: Keys | None,
     ) -> None:
         self.model = model
         self.image = image
         self.shared = shared
-        self.decided = decided
         self.options = options
         self.keep = keep
+        self.keys = keys
         self.pointmap = shared.pointmap
-        self.pointmap_key = pointmap_key(model, decided, shared)
 
     def run(self, jobs: list[Job], realign: str) -> Generator[Event, None, Scene]:
         """Yield the events of all objects and of the scene; return the scene."""
-        options = self.options | self.model.shared()
-        objects: list[Object3D] = []
-        failures: list[Failure] = []
-        for number, job in enumerate(jobs, start=1):
-            before = ((number - 1) / len(jobs), number, len(jobs), job.name)
-            place = (number / len(jobs), number, len(jobs), job.name)
-            yield SceneEvent(*before)
-            try:
-                made, resumed = yield from self._object(job, before, options)
-            except FOR_ALL:
-                raise
-            except Exception as error:
-                failures.append(_failure(job, error))
-                yield ObjectFailedEvent(*place, failure=failures[-1])
-            else:
-                objects.append(made)
-                yield ObjectDoneEvent(*place, result=made, resumed=resumed)
+        with nullcontext() if self.keep is None else Behind(self.keep) as behind:
+            objects, failures = yield from self._objects(jobs, behind)
         if not objects:
             _raise_all_failed(failures)
-        if self.pointmap is None and self.keep is not None:
-            self.pointmap = self.keep.get_pointmap(self.pointmap_key)
+        if self.pointmap is None and self.keep is not None and self.keys is not None:
+            self.pointmap = self.keep.get_pointmap(self.keys.pointmap())
         given = objects[0].intrinsics
         scene = Scene(
             tuple(objects),
@@ -176,33 +164,63 @@ class _Work:
         yield SceneDoneEvent(1.0, scene)
         return scene
 
+    def _objects(
+        self, jobs: list[Job], behind: Behind | None
+    ) -> Generator[Event, None, tuple[list[Object3D], list[Failure]]]:
+        """Yield the events of all objects; return them, and those that failed."""
+        options = self.options | self.model.shared()
+        objects: list[Object3D] = []
+        failures: list[Failure] = []
+        for number, job in enumerate(jobs, start=1):
+            before = ((number - 1) / len(jobs), number, len(jobs), job.name)
+            place = (number / len(jobs), number, len(jobs), job.name)
+            yield SceneEvent(*before)
+            try:
+                made, resumed = yield from self._object(job, before, options, behind)
+            except FOR_ALL:
+                raise
+            except Exception as error:
+                failures.append(_failure(job, error))
+                yield ObjectFailedEvent(*place, failure=failures[-1])
+            else:
+                objects.append(made)
+                yield ObjectDoneEvent(*place, result=made, resumed=resumed)
+        return objects, failures
+
     def _object(
-        self, job: Job, place: Place, options: dict[str, Any]
+        self, job: Job, place: Place, options: dict[str, Any], behind: Behind | None
     ) -> Generator[Event, None, tuple[Object3D, bool]]:
         """Yield the events of one object; return it, and whether it was kept by an earlier run."""
-        pointmap, intrinsics, seed = self.shared.pointmap, self.shared.intrinsics, self.shared.seed
-        key = ""
-        if self.keep is not None:
-            request = resolve_request(self.image, job.mask, pointmap, intrinsics, seed)
-            key = object_key(self.model, self.decided, request)
-            kept = self.keep.get_object(key)
-            if kept is not None:
-                return _labeled(kept, job), True
+        key = self._key(job)
+        kept = None if behind is None else behind.get_object(key)
+        if kept is not None:
+            return _labeled(kept, job), True
         stream = self.model.stream(
             self.image,
             job.mask,
-            pointmap=pointmap,
-            intrinsics=intrinsics,
-            seed=seed,
+            pointmap=self.shared.pointmap,
+            intrinsics=self.shared.intrinsics,
+            seed=self.shared.seed,
             **options,
         )
-        made = _labeled((yield from self._passed_on(stream, place)), job)
-        if self.keep is not None:
-            self.keep.put_object(key, made)
+        made = _labeled((yield from self._passed_on(stream, place, behind)), job)
+        if behind is not None:
+            behind.put_object(key, made)
         return made, False
 
+    def _key(self, job: Job) -> str:
+        """Return the name that the object is kept under; raises InputError for a bad mask."""
+        if self.keys is None:
+            return ""
+        # The point map, large and the same for all, is in the keys already.
+        photo = self.image
+        if isinstance(photo, Example):
+            photo = replace(photo, pointmap=None)
+        camera, seed = self.shared.intrinsics, self.shared.seed
+        return self.keys.object(resolve_request(photo, job.mask, None, camera, seed))
+
     def _passed_on(
-        self, stream: Generator[Event, None, Object3D], place: Place
+        self, stream: Generator[Event, None, Object3D], place: Place, behind: Behind | None
     ) -> Generator[Event, None, Object3D]:
         """Yield the events of one object as those of a scene; return the object."""
         with closing(stream):
@@ -213,6 +231,8 @@ class _Work:
                     return stop.value
                 if isinstance(event, DepthEvent):
                     self._note_pointmap(event)
+                if behind is not None:
+                    behind.check()
                 if not isinstance(event, DoneEvent):
                     yield ObjectEvent(*place, inner=event)
 
@@ -220,8 +240,8 @@ class _Work:
         """Remember the point map that the model estimated, also for later runs."""
         if self.pointmap is None and event.pointmap is not None:
             self.pointmap = event.pointmap
-            if self.keep is not None:
-                self.keep.put_pointmap(self.pointmap_key, event.pointmap)
+            if self.keep is not None and self.keys is not None:
+                self.keep.put_pointmap(self.keys.pointmap(), event.pointmap)
 
 
 def _labeled(made: Object3D, job: Job) -> Object3D:

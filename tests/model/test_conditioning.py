@@ -249,6 +249,13 @@ def test_cache_forgets_what_was_not_used_longest():
     assert len(calls) == 5
 
 
+def test_cache_knows_a_point_map_with_holes_again():
+    points, cache = torch.tensor([1.0, torch.nan, 3.0]), SceneCache()
+    for x in (points, points.clone(), points.half(), points.half()):
+        cache.recall("owner", x, torch.neg)
+    assert (cache.computed, cache.recalled) == (2, 2)
+
+
 @pytest.mark.parametrize(
     "other",
     [torch.ones(2), torch.ones(3, dtype=torch.float64), torch.tensor([1, 1, 1 + 1e-6])],
