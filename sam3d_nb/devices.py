@@ -61,6 +61,13 @@ def synchronizer(device: torch.device) -> Callable[[], None] | None:
     return torch.mps.synchronize if device.type == "mps" else None
 
 
+def with_doubles(device: torch.device) -> torch.device:
+    """Return `device`, or the CPU where it has no 64-bit floats."""
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def list_devices() -> list[Device]:
     """Return the devices of this machine, fastest first; the CPU is always the last."""
     import platform

@@ -78,12 +78,13 @@ class Gaussians:
         """
         centers = pose.apply(self.centers)
         if len(set(pose.scale)) == 1:
-            turned = _rotation(np.array([pose.rotation])) * _rotation(self.rotations)
+            turned = _multiply(pose.rotation, self.rotations)
             return self._moved(centers, self.scales * pose.scale[0], turned)
         linear = rotation_matrix(pose.rotation) * pose.scale  # (3, 3)
         directions, scales, _ = np.linalg.svd(linear @ self.axes)
         directions[np.linalg.det(directions) < 0, :, 2] *= -1
-        return self._moved(centers, scales, Rotation.from_matrix(directions))
+        turned = Rotation.from_matrix(directions).as_quat(scalar_first=True)
+        return self._moved(centers, scales, turned)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a 3DGS `.ply` or a `.splat`, as the suffix says; returns the path.
@@ -100,8 +101,8 @@ class Gaussians:
             raise InputError("there are 0 gaussians, so there is nothing to save")
         return write_file(path, encode(self), overwrite=overwrite)
 
-    def _moved(self, centers: np.ndarray, scales: np.ndarray, turned: Rotation) -> Gaussians:
-        rotations = turned.as_quat(canonical=True, scalar_first=True)
+    def _moved(self, centers: np.ndarray, scales: np.ndarray, turned: np.ndarray) -> Gaussians:
+        rotations = np.where(turned[:, :1] < 0, -turned, turned)  # w is not negative
         return Gaussians(centers, scales, rotations, self.opacities, self.colors)
 
 
@@ -224,6 +225,13 @@ def decode_splat(content: bytes) -> Gaussians:
 
 def _rotation(quaternions: np.ndarray) -> Rotation:
     return Rotation.from_quat(quaternions, scalar_first=True)
+
+
+def _multiply(first: tuple[float, float, float, float], quaternions: np.ndarray) -> np.ndarray:
+    """Return the unit quaternions (K, 4) of turning by `quaternions` and then by `first`."""
+    w, x, y, z = first
+    product = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+    return _unit(quaternions.astype(np.float64) @ product.T)
 
 
 def _unit(quaternions: np.ndarray) -> np.ndarray:

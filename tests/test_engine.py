@@ -18,6 +18,7 @@ from gltf import assert_valid_glb
 from harness import Golden
 from torch import Tensor
 
+from sam3d_nb.engine import results
 from sam3d_nb.engine import stages as engine
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.engine.options import FEW_STEPS, Options
@@ -38,7 +39,7 @@ from sam3d_nb.events import (
 )
 from sam3d_nb.examples import Example
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.color import to_srgb
+from sam3d_nb.mesh.color import to_linear, to_srgb
 from sam3d_nb.mesh.export import load_object
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import (
@@ -299,6 +300,12 @@ def test_object_frame_and_colors_against_the_released_glb(request: pytest.Fixtur
     difference = np.abs(bytes_shown - golden["glb_vertex_colors"][:, :3].numpy())
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
+
+
+def test_linear_colors_are_those_of_arrays() -> None:
+    srgb = np.concatenate([np.linspace(0, 1, 1001), [0.04045]]).astype(np.float32)
+    found = results.to_linear(torch.from_numpy(srgb)).numpy()
+    np.testing.assert_allclose(found, to_linear(srgb.astype(np.float64)), atol=1e-6)
 
 
 def test_normals_made_on_the_device_are_those_of_the_mesh() -> None:

@@ -5,6 +5,7 @@ import pytest
 import shapes
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.frames import rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear, to_srgb
 from sam3d_nb.mesh.cutout import cut_out
@@ -69,6 +70,21 @@ def test_moved_vertices_get_new_normals() -> None:
     ball = shapes.mesh(shapes.icosphere(1))
     mirrored = ball.with_vertices(-ball.vertices)
     np.testing.assert_allclose(mirrored.normals, ball.normals, atol=1e-6)
+
+
+def test_normals_that_are_known_stay_known() -> None:
+    ball = shapes.mesh(shapes.icosphere(1))
+    turn = rotation_matrix((0.5, 0.5, 0.5, 0.5))
+    assert "normals" not in vars(ball.turned(turn))
+    fresh = ball.turned(turn).normals
+    known = ball.normals
+    colored = ball.with_colors(np.full(ball.vertices.shape, 0.3))
+    assert vars(colored)["normals"] is not None
+    np.testing.assert_array_equal(colored.normals, known)
+    assert colored.colors is not None
+    assert "normals" in vars(ball.turned(turn))
+    np.testing.assert_allclose(ball.turned(turn).normals, fresh, atol=1e-6)
+    np.testing.assert_allclose(ball.turned(turn).vertices, ball.vertices @ turn.T, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])

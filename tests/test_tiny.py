@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_plain import observed, painted_colors, sculpted_distances
 
 from sam3d_nb.frames import FACING_CAMERA, Pose, project
 from sam3d_nb.mesh import Mesh
@@ -12,9 +13,9 @@ from sam3d_nb.tiny.config import TINY
 from sam3d_nb.tiny.observe import SURE, observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
-from sam3d_nb.tiny.window import Window, look, window
 from sam3d_nb.weights.config import check_consistent, from_json, to_json
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 HEIGHT, WIDTH, FOCAL, DISTANCE, RADIUS, COUNT = 96, 128, 120.0, 3.0, 0.5, 16
 CAMERA = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 POSE = Pose(FACING_CAMERA, (0.0, 0.0, DISTANCE), (2 * RADIUS,) * 3)
@@ -81,16 +82,6 @@ def test_a_hole_in_the_point_map_leaves_what_is_behind_it_alone(ball):
     assert (found[half, :, half] == 0.5).all()
     _, inside = sculpted((mask, holed), np.full((count,) * 3, -0.5))
     assert inside[COUNT, :, COUNT].all()
-
-
-def test_a_thin_mask_on_a_large_photo_is_not_lost():
-    height, width = 1200, 1600
-    for shift in range(12):
-        mask = np.zeros((height, width), dtype=bool)
-        mask[height // 2 + shift : height // 2 + shift + 3, 400:1200] = True
-        part = window(mask.shape, np.array([300, 100]), np.array([1300, 1100]), finest=11)
-        assert part.step == 11
-        assert part.some(mask).any(1).sum() in (1, 2)
 
 
 def test_nothing_left_by_carving_is_no_carving(ball):
@@ -170,6 +161,56 @@ def test_a_shape_that_agrees_stays_whatever_the_depth(ball):
     assert (radius[grown] > 0.3).all()
 
 
+# The same on every device as point by point
+
+
+@pytest.fixture(scope="module")
+def holed(ball) -> tuple[np.ndarray, np.ndarray]:
+    """The ball with a part that is no part of its mask, and points that are unknown."""
+    mask, points = (value.copy() for value in ball)
+    mask[40:52, 70:100] = False
+    points[45:60, 40:50] = np.nan
+    points[10:20, :] = np.nan
+    return mask, points
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_voxels_are_observed_on_a_device_as_one_by_one(holed, device):
+    mask, points = holed
+    logits = torch.randn(1, 1, COUNT, COUNT, COUNT, generator=torch.Generator().manual_seed(0))
+    found = observe(logits.to(device), POSE, points, mask, CAMERA).cpu().numpy()[0, 0]
+    wanted = observed(logits.numpy()[0, 0], POSE, points, mask, CAMERA)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_surface_is_sculpted_on_a_device_as_point_by_point(holed, device, exact):
+    mask, points = holed
+    axis = np.linspace(-0.5, 0.5, 2 * COUNT + 1)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    noise = np.random.default_rng(0).normal(size=grid.shape[:3])
+    distance = (np.linalg.norm(grid, axis=-1) - 0.4) * 16 + noise
+    found = Sculptor(POSE, points, mask, CAMERA, exact)(
+        *(torch.from_numpy(value).float().to(device) for value in (grid, distance))
+    )
+    distance = distance.astype(np.float32)
+    wanted = sculpted_distances(grid, distance, POSE, points, mask, CAMERA, exact=exact)
+    np.testing.assert_allclose(found.cpu().numpy(), wanted, atol=1e-5)
+    assert (np.abs(wanted - distance) > 1e-3).any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_mesh_is_painted_on_a_device_as_vertex_by_vertex(ball, painted, device):
+    mask, _ = ball
+    mesh, _, splats, image = painted
+    gray = Mesh(mesh.vertices, mesh.faces, np.random.default_rng(0).random(mesh.vertices.shape))
+    after, more = paint(gray, splats, POSE, image, mask, CAMERA, device)
+    wanted = painted_colors(gray, POSE, image, mask, CAMERA)
+    np.testing.assert_allclose(after.colors, wanted, atol=1e-5)
+    assert more is not None
+
+
 @pytest.fixture(scope="module")
 def painted(ball) -> tuple[Mesh, Mesh, Gaussians, np.ndarray]:
     """A grey ball before and after, gaussians after, and the photo, whose columns differ."""
@@ -230,26 +271,3 @@ def test_an_empty_mesh_is_left_as_it_is(ball):
     empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
     image = np.zeros((*mask.shape, 3), dtype=np.uint8)
     assert paint(empty, None, POSE, image, mask, CAMERA) == (empty, None)
-
-
-def test_a_window_keeps_the_geometry_of_the_photo():
-    photo = np.arange(90 * 120).reshape(90, 120)
-    part = window(photo.shape, np.array([10.5, -3.0]), np.array([61.0, 44.0]), finest=3.7)
-    assert part == Window(top=0, left=10, height=14, width=17, step=3)
-    cut = part.cut(photo)
-    assert cut.shape == (14, 17)
-    point = np.array([[0.1, -0.2, 2.0]])
-    camera = np.array([[80.0, 0, 20], [0, 80, 30], [0, 0, 1]])
-    column, row = np.floor(project(point, part.intrinsics(camera))[0]).astype(int)
-    full_column, full_row = project(point, camera)[0]
-    at_row, at_column = divmod(int(cut[row, column]), 120)  # the middle of the block
-    assert abs(at_column + 0.5 - full_column) <= 1.5
-    assert abs(at_row + 0.5 - full_row) <= 1.5
-    blocks = part.mean(np.stack([photo] * 2, -1))
-    np.testing.assert_allclose(blocks[..., 0], cut)  # a linear ramp: mean and middle are one
-
-
-def test_a_window_without_photo_is_none():
-    assert window((10, 10), np.array([20.0, 3.0]), np.array([30.0, 5.0])) is None
-    nowhere = np.array([[0.0, 0.0, -1.0]])
-    assert look(nowhere, CAMERA, (HEIGHT, WIDTH), 0.1) is None

@@ -18,7 +18,6 @@ from torch import Tensor
 from sam3d_nb.errors import ReconstructionError
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.color import to_linear
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.gaussians import GaussianSet
 from sam3d_nb.model.layout import MESH_TO_LOCAL, Layout, camera_pose, conjugate, multiply
@@ -28,13 +27,19 @@ from sam3d_nb.splats import Gaussians
 def mesh_of(surface: Surface) -> Mesh:
     """Return a decoded surface as a mesh in the object frame with linear vertex colors."""
     vertices = to_host(object_frame(surface.vertices))
-    srgb = to_host(surface.attributes[:, :3].float())
+    colors = to_host(to_linear(surface.attributes[:, :3].float()))
     faces = to_host(surface.faces.to(torch.int32))
-    mesh = Mesh(vertices, faces, colors=to_linear(srgb))
+    mesh = Mesh(vertices, faces, colors=colors)
     if surface.faces.is_cuda and len(faces):  # what `Mesh.normals` would take a file's time for
         normals = vertex_normals(object_frame(surface.vertices), surface.faces)
         vars(mesh)["normals"] = to_host(normals)  # where the cached property keeps it
     return mesh
+
+
+def to_linear(srgb: Tensor) -> Tensor:
+    """Return linear values in [0, 1] of sRGB values in [0, 1], any shape, as `mesh.color` does."""
+    bright = ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(srgb <= 0.04045, srgb / 12.92, bright)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:

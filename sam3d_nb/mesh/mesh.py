@@ -97,3 +97,20 @@ class Mesh:
     def with_vertices(self, vertices: np.ndarray) -> Mesh:
         """Return the same triangles and colors with other vertex positions (V, 3)."""
         return Mesh(vertices, self.faces, self.colors, self.uv, self.texture)
+
+    def with_colors(self, colors: np.ndarray) -> Mesh:
+        """Return the same surface with other vertex colors (V, 3), linear."""
+        mesh = Mesh(self.vertices, self.faces, colors, self.uv, self.texture)
+        return mesh._knowing(vars(self).get("normals"))
+
+    def turned(self, rotation: np.ndarray) -> Mesh:
+        """Return the mesh turned by a rotation matrix (3, 3)."""
+        mesh = self.with_vertices(self.vertices.astype(np.float64) @ rotation.T)
+        normals = vars(self).get("normals")
+        return mesh._knowing(None if normals is None else normals @ rotation.T)
+
+    def _knowing(self, normals: np.ndarray | None) -> Mesh:
+        """Return this mesh; it need not compute its normals where they are known."""
+        if normals is not None:
+            vars(self)["normals"] = normals.astype(np.float32)  # where `normals` keeps them
+        return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from sam3d_nb.engine.model import Decoded, Sam3dObjects
 from sam3d_nb.engine.options import Options
 from sam3d_nb.engine.stages import GIVEN, Depth
 from sam3d_nb.events import Event, TextureEvent
-from sam3d_nb.frames import FACING_CAMERA, Pose
+from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.pointmap import PointMapOptions
@@ -97,7 +96,8 @@ class Tiny(Sam3dObjects):
     ) -> Generator[Event, None, Decoded]:
         """Paint what the photo shows, see `paint`."""
         yield TextureEvent(fraction=0.0)
-        found = paint(mesh, gaussians, pose, request.image, request.mask, depth.intrinsics)
+        photo = request.image, request.mask, depth.intrinsics
+        found = paint(mesh, gaussians, pose, *photo, device=self.device)
         yield TextureEvent(fraction=1.0)
         return found
 
@@ -113,5 +113,5 @@ def upright(mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
     `pose` carries the result to where `facing(pose)` carries the input.
     """
     turn = Pose(pose.rotation).inverse() @ Pose(FACING_CAMERA)
-    vertices = turn.apply(mesh.vertices) if len(mesh.vertices) else np.zeros((0, 3))
-    return mesh.with_vertices(vertices), None if gaussians is None else gaussians.placed(turn)
+    turned = mesh.turned(rotation_matrix(turn.rotation))
+    return turned, None if gaussians is None else gaussians.placed(turn)

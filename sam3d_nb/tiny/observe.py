@@ -12,8 +12,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
-from sam3d_nb.tiny.window import look, placed
+from sam3d_nb.tiny.pixels import largest, smallest
+from sam3d_nb.tiny.sight import look
+from sam3d_nb.tiny.window import around
 
 SURE = 8.0  # a logit that no other evidence turns
 SLACK = 1.0  # voxels by which observed depth may be off
@@ -34,46 +37,44 @@ def observe(
 
     exact: the point map was given. An estimated one says nothing, only the mask does.
     """
-    side, center = pose.scale[0], np.asarray(pose.translation)
-    count = logits.shape[-1]
-    points = placed(_centers(count), pose)  # (R³, 3)
-    voxel = side / count
-    empty = np.zeros(count**3, dtype=bool)
-    sight = look(points, intrinsics, mask.shape, voxel, finest=FINEST)
+    count, device = logits.shape[-1], with_doubles(logits.device)
+    voxel = pose.scale[0] / count
+    axis = (np.arange(count) + 0.5) / count - 0.5  # centers of voxels
+    empty = torch.zeros(count, count, count, dtype=torch.bool, device=device)
+    full = torch.zeros_like(empty)
+    sight = look((axis,) * 3, pose, intrinsics, mask.shape, FINEST, device)
     if sight is not None:
         size = 2 * max(1, round(sight.reach * 0.75)) + 1  # px of a voxel, its corners included
         shown, depth = sight.window.some(mask), sight.window.cut(pointmap[..., 2])
-        seen = np.where(np.isfinite(depth), depth, np.inf)
-        column, row = np.floor(sight.at).astype(int).T
-        touched = ndimage.maximum_filter(shown, size)[row, column]  # some pixels are the object's
-        nearest = ndimage.minimum_filter(seen, size)[row, column]
+        seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(device)
+        nearest = sight.at(smallest(seen, size))
+        # some pixels are the object's
+        touched = sight.at(largest(torch.from_numpy(shown).to(device), size))
         if exact:  # where nothing is known beside the object, the photo looks far; within, nothing
-            before = np.isfinite(nearest) & (sight.depth < nearest - SLACK * voxel)
-            empty[sight.inside] = before | (~touched & (sight.depth < nearest))
+            before = nearest.isfinite() & (sight.depth < nearest - SLACK * voxel)
+            empty = sight.inside & (before | (~touched & (sight.depth < nearest)))
         else:
-            empty[sight.inside] = ~touched
-    full = np.zeros_like(empty)
-    if exact:
-        full = _held(pointmap[ndimage.binary_erosion(mask, iterations=1)], center, side, count)
+            empty = sight.inside & ~touched
+    if exact and mask.any():
+        full = _held(_within(pointmap, mask), pose, count, device)
 
-    found = logits.flatten().clone()
-    found[torch.from_numpy(empty & ~full).to(found.device)] = -SURE
-    found[torch.from_numpy(full).to(found.device)] = SURE
-    return found.view_as(logits)
+    empty, full = (part.to(logits.device).view_as(logits) for part in (empty, full))
+    return logits.masked_fill(empty & ~full, -SURE).masked_fill(full, SURE)
 
 
-def _centers(count: int) -> Array:
-    """Return the voxels' centers (R³, 3) in the cube [-0.5, 0.5]^3."""
-    axis = (np.arange(count) + 0.5) / count - 0.5
-    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
-    return np.stack([x, y, z], -1).reshape(-1, 3)
+def _within(pointmap: Array, mask: np.ndarray) -> Array:
+    """Return the known points (N, 3) of the mask's pixels but for those at its border."""
+    part = around(mask, 0)
+    assert part is not None  # a mask with pixels has a window
+    points = part.cut(pointmap)[ndimage.binary_erosion(part.cut(mask))]
+    return points[np.isfinite(points).all(1)]
 
 
-def _held(points: Array, center: Array, side: float, count: int) -> np.ndarray:
-    """Return which voxels hold at least `FEWEST` of the points (N, 3), (R³,) bool."""
-    points = points[np.isfinite(points).all(1)]
-    x, y, z = ((points - center) / side).T
-    place = np.floor((np.stack([x, z, -y], 1) + 0.5) * count).astype(np.int64)  # view axes
-    place = place[((place >= 0) & (place < count)).all(1)]
-    flat = (place[:, 0] * count + place[:, 1]) * count + place[:, 2]
-    return np.bincount(flat, minlength=count**3) >= FEWEST
+def _held(points: Array, pose: Pose, count: int, device: torch.device) -> Tensor:
+    """Return which voxels hold at least `FEWEST` of the points (N, 3), (R, R, R) bool."""
+    center = torch.tensor(pose.translation, dtype=torch.float64, device=device)
+    x, y, z = ((torch.from_numpy(points).to(device) - center) / pose.scale[0]).unbind(1)
+    place = ((torch.stack([x, z, -y]) + 0.5) * count).floor().long()  # (3, N) view axes
+    place = place[:, ((place >= 0) & (place < count)).all(0)]
+    flat = (place[0] * count + place[1]) * count + place[2]
+    return (torch.bincount(flat, minlength=count**3) >= FEWEST).view((count,) * 3)

@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 
-from sam3d_nb.frames import Array, Pose, project
+from sam3d_nb.devices import with_doubles
+from sam3d_nb.engine.results import to_host, to_linear
+from sam3d_nb.frames import Array, Pose
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.color import to_linear
 from sam3d_nb.splats import Gaussians
-from sam3d_nb.tiny.window import window
+from sam3d_nb.tiny.pixels import between, largest, project
+from sam3d_nb.tiny.window import around
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
 
@@ -31,68 +34,80 @@ def paint(
     image: np.ndarray,
     mask: np.ndarray,
     intrinsics: Array,
+    device: torch.device | str = "cpu",
 ) -> tuple[Mesh, Gaussians | None]:
     """Return mesh and gaussians with the photo's colors where the photo shows them.
 
     mesh: object frame, with vertex colors; pose: into the camera. image: (H, W, 3) uint8; mask:
-    (H, W) bool; intrinsics: (3, 3) in pixels. The surface seen first counts for both.
+    (H, W) bool; intrinsics: (3, 3) in pixels. The surface seen first counts for both. device:
+    where that is computed.
     """
-    if not len(mesh.faces) or mesh.colors is None:
+    part = around(mask, MARGIN, FINEST)
+    if not len(mesh.faces) or mesh.colors is None or part is None:
         return mesh, gaussians
-    columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
-    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]]) + 1
-    part = window(mask.shape, low - MARGIN, high + MARGIN, finest=(high - low).max() / FINEST)
-    if part is None:
-        return mesh, gaussians
+    device = with_doubles(torch.device(device))
     intrinsics, mask = part.intrinsics(intrinsics), part.some(mask)
-    photo = _clean(part.mean(image) / 255, mask)
-    placed = pose.apply(mesh.vertices)
+    photo = torch.from_numpy(_clean(part.mean(image) / 255, mask)).to(device)
+    shown = torch.from_numpy(mask).to(device)
+    placed = _placed(mesh.vertices, pose, device)
     camera = Camera(mask.shape[0], mask.shape[1], intrinsics)
-    first = rasterize(torch.tensor(placed), torch.tensor(mesh.faces), camera).depth.cpu().numpy()
-    size = pose.scale[0]
+    first = rasterize(placed, torch.tensor(mesh.faces), camera).depth
+    first = largest(torch.where(first.isfinite(), first, -torch.inf), 3)
 
-    normals = mesh.normals @ Pose(pose.rotation).matrix()[:3, :3].T
-    towards = -placed / np.linalg.norm(placed, axis=1, keepdims=True)
-    facing = (normals * towards).sum(1)
-    weight = _smooth((facing - GRAZING) / 0.25) * _seen(placed, first, mask, intrinsics, size)
-    found = to_linear(_colors(placed, photo, intrinsics))
-    guess = _hidden(mesh.colors, found, weight)
-    colors = guess + weight[:, None] * (found - guess)
-    mesh = replace(mesh, colors=colors)
+    def seen(points: Tensor) -> Tensor:
+        return _seen(points, project(points, intrinsics), first, shown, pose.scale[0])
+
+    weight = _facing(mesh, placed, pose) * seen(placed)
+    found = to_linear(between(photo, project(placed, intrinsics)))
+    mesh = mesh.with_colors(_blended(mesh.colors, found, weight))
     if gaussians is None:
         return mesh, None
-    centers = pose.apply(gaussians.centers)
-    share = _seen(centers, first, mask, intrinsics, size)
-    shown = _colors(centers, photo, intrinsics)
-    guess = _hidden(gaussians.colors, shown, share)
-    blended = guess + share[:, None] * (shown - guess)
-    return mesh, replace(gaussians, colors=blended)
+    centers = _placed(gaussians.centers, pose, device)
+    found = between(photo, project(centers, intrinsics))
+    return mesh, replace(gaussians, colors=_blended(gaussians.colors, found, seen(centers)))
 
 
-def _hidden(colors: Array, found: Array, weight: Array) -> Array:
-    """Return colors (N, 3) for what the photo does not show, out of the decoded `colors`.
+def _placed(points: np.ndarray, pose: Pose, device: torch.device) -> Tensor:
+    """Return points (N, 3) of the object frame in the camera, float64."""
+    matrix = torch.from_numpy(pose.matrix()).to(device)
+    moved = torch.tensor(points, dtype=torch.float64, device=device) @ matrix[:3, :3].T
+    return moved + matrix[:3, 3]
 
-    found: the photo's (N, 3), where `weight` (N,) is high. Their mean is the better guess; the
-    decoded colors, as bright as the photo where it shows them, still tell the parts apart.
+
+def _facing(mesh: Mesh, placed: Tensor, pose: Pose) -> Tensor:
+    """Return 1 for vertices (V,) that face the camera, falling to 0 where they are grazed."""
+    rotation = torch.from_numpy(Pose(pose.rotation).matrix()[:3, :3]).to(placed)
+    normals = placed.new_tensor(mesh.normals) @ rotation.T
+    cosine = -(normals * placed).sum(1) / torch.linalg.vector_norm(placed, dim=1)
+    return ((cosine - GRAZING) / 0.25).clamp(0, 1)
+
+
+def _blended(colors: np.ndarray, found: Tensor, weight: Tensor) -> np.ndarray:
+    """Return the photo's colors `found` (N, 3) where `weight` (N,) is 1, and others where it is 0.
+
+    Those are a guess out of the decoded `colors` (N, 3): the mean of what the photo shows is a
+    better one, but decoded colors, as bright as the photo where it shows them, tell parts apart.
     """
-    sure = weight > 0.9
-    if sure.sum() < FEWEST:
-        return colors
-    mean = found[sure].mean(0)
-    gain = (mean / colors[sure].mean(0).clip(0.02)).clip(0.3, 4)
-    return mean + DECODED * ((colors * gain).clip(0, 1) - mean)
+    guess, sure = found.new_tensor(colors), weight > 0.9
+    if int(sure.sum()) >= FEWEST:
+        mean = found[sure].mean(0)
+        gain = (mean / guess[sure].mean(0).clamp(min=0.02)).clamp(0.3, 4)
+        guess = mean + DECODED * ((guess * gain).clamp(0, 1) - mean)
+    return to_host(torch.lerp(guess, found, weight[:, None]).float())
 
 
-def _seen(points: Array, first: Array, mask: np.ndarray, intrinsics: Array, size: float) -> Array:
-    """Return 1 for points (N, 3) that the mask shows and nothing hides, falling to 0, (N,)."""
-    pixel = np.floor(project(points, intrinsics)).astype(np.int64)
-    column, row = pixel.T
-    inside = (points[:, 2] > 0) & (column >= 0) & (row >= 0)
-    inside &= (column < mask.shape[1]) & (row < mask.shape[0])
-    column, row = np.where(inside, column, 0), np.where(inside, row, 0)
-    depth = ndimage.maximum_filter(np.where(np.isfinite(first), first, -np.inf), 3)[row, column]
-    behind = (points[:, 2] - depth) / size
-    return inside * mask[row, column] * _smooth(2 - behind / BEHIND)
+def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float) -> Tensor:
+    """Return 1 for points that the mask shows and nothing hides, falling to 0, (N,).
+
+    points: (N, 3) in the camera; at: their pixels (N, 2). first: (h, w) depth of the surface seen
+    first, or beside it; shown: (h, w) bool, the mask. size: of the object.
+    """
+    height, width = shown.shape
+    column, row = at.floor().unbind(1)
+    inside = (points[:, 2] > 0) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    pixel = torch.where(inside, row * width + column, 0).long()
+    behind = (points[:, 2] - first.take(pixel)) / size
+    return inside * shown.take(pixel) * (2 - behind / BEHIND).clamp(0, 1)
 
 
 def _clean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -102,18 +117,3 @@ def _clean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         solid = mask
     nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
     return image[tuple(nearest)]
-
-
-def _colors(points: Array, photo: np.ndarray, intrinsics: Array) -> Array:
-    """Return the photo's colors (N, 3) where points (N, 3) are seen."""
-    column, row = (project(points, intrinsics) - 0.5).T
-    channels = [
-        ndimage.map_coordinates(photo[..., c], [row, column], order=1, mode="nearest")
-        for c in range(3)
-    ]
-    return np.stack(channels, 1)
-
-
-def _smooth(x: Array) -> Array:
-    """Return x limited to 0 ... 1."""
-    return np.clip(x, 0.0, 1.0)

@@ -16,9 +16,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.model.surface import enclosed
-from sam3d_nb.tiny.window import look, placed
+from sam3d_nb.tiny.pixels import largest, smallest
+from sam3d_nb.tiny.sight import Sight, look
 
 GAIN = 16.0  # decoded distance for one side of the cube
 THIN = 0.02  # sides of the cube behind the surface seen that are inside
@@ -40,50 +42,52 @@ class Sculptor:
 
         points: (nx, ny, nz, 3) in the cube [-0.5, 0.5]^3, view frame: x right, y away, z up.
         """
-        vertices = placed(points.reshape(-1, 3).cpu().numpy().astype(np.float64), self.pose)
-        spacing = 1 / max(1, round(1 / float(points[0, 0, 1, 2] - points[0, 0, 0, 2])))
-        values = distance.cpu().numpy().astype(np.float64)
-        changed = self._changed(vertices, values.reshape(-1), spacing)
-        found = torch.from_numpy(changed.reshape(values.shape).astype(np.float32)).to(distance)
+        lines = points[:, 0, 0, 0], points[0, :, 0, 1], points[0, 0, :, 2]
+        x, y, z = (line.cpu().numpy().astype(np.float64) for line in lines)
+        device = with_doubles(distance.device)
+        sight = look((x, y, z), self.pose, self.intrinsics, self.mask.shape, device=device)
+        found = distance.clone()
+        if sight is not None:
+            found = self._changed(sight, distance.to(device, torch.float64)).to(distance)
         found[enclosed(found > 0)] = -1.0
         return found if bool((found < 0).any()) else distance  # all gone: mask and place disagree
 
-    def _changed(self, vertices: Array, values: Array, spacing: float) -> Array:
-        """Return other distances (N,) at vertices (N, 3) in the camera."""
-        side = self.pose.scale[0]
-        sight = look(vertices, self.intrinsics, self.mask.shape, spacing * side)
-        if sight is None:
-            return values
+    def _changed(self, sight: Sight, values: Tensor) -> Tensor:
+        """Return other distances (nx, ny, nz) than `values`."""
         mask, depth = sight.window.some(self.mask), sight.window.cut(self.pointmap[..., 2])
         if not mask.any():
             return values
-        seen = np.where(np.isfinite(depth), depth, np.inf)
-        first = ndimage.minimum_filter(np.where(mask, seen, np.inf), 3)  # of the object, around
-        column, row = np.floor(sight.at).astype(int).T
-        beyond = ndimage.map_coordinates(
-            _outside(mask), sight.at.T[::-1] - 0.5, order=1, mode="nearest"
-        )
+        device, side = values.device, self.pose.scale[0]
+        seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(values)
+        shown = torch.from_numpy(mask).to(device)
+        first = smallest(seen.where(shown, torch.inf), 3)  # of the object, around
         focal = sight.window.intrinsics(self.intrinsics)[0, 0]
-        beyond *= sight.depth / focal / side
-        behind = (sight.depth - seen[row, column]) / side  # -inf where nothing is seen
-        front = (sight.depth - first[row, column]) / side
+        beyond = sight.between(torch.from_numpy(_outside(mask)).to(device))
+        beyond *= sight.depth / (focal * side)
+        behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
+        front = (sight.depth - sight.at(first)) / side
 
-        d, inside = values[sight.inside], beyond <= 0
-        free = ~inside & (behind < (OTHERS if self.exact else np.inf))
-        d = np.where(free, np.maximum(d, beyond * GAIN), d)
+        inside = beyond <= 0
+        free = ~inside & (behind < (OTHERS if self.exact else torch.inf))
+        d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
+        near = behind.abs() < THIN
         if self.exact:
-            free = inside & np.isfinite(front) & (front < 0)
-            d = np.where(free, np.maximum(d, np.minimum(-front, 1) * GAIN), d)
-            solid = (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
+            free = inside & front.isfinite() & (front < 0)
+            d = torch.where(free, torch.maximum(d, -front.clamp(min=-1) * GAIN), d)
+            solid = (front >= 0) & ((front < THIN) | near)
         else:
-            covered = np.zeros(mask.shape, dtype=bool)
-            covered[row[d < 0], column[d < 0]] = True
-            size = 2 * max(1, round(sight.reach / 2)) + 1  # px from one vertex to the next
-            solid = (np.abs(behind) < THIN) & ~ndimage.maximum_filter(covered, size)[row, column]
-        d = np.where(inside & solid, np.minimum(d, -np.maximum(front, THIN / 10) * GAIN), d)
-        changed = values.copy()
-        changed[sight.inside] = d
-        return changed
+            solid = near & ~sight.at(self._covered(sight, d < 0))
+        filled = torch.minimum(d, -front.clamp(min=THIN / 10) * GAIN)
+        d = torch.where(inside & solid, filled, d)
+        return torch.where(sight.inside, d, values)
+
+    def _covered(self, sight: Sight, solid: Tensor) -> Tensor:
+        """Return which pixels (h, w) have points of `solid` (nx, ny, nz), or have them around."""
+        part = sight.window
+        covered = torch.zeros(part.height * part.width, dtype=torch.bool, device=solid.device)
+        covered[sight.pixel[solid & sight.inside]] = True
+        size = 2 * max(1, round(sight.reach / 2)) + 1  # px from one vertex to the next
+        return largest(covered.view(part.height, part.width), size)
 
 
 def _outside(mask: np.ndarray) -> Array:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from sam3d_nb.frames import Array, Pose, project
+from sam3d_nb.frames import Array
 
 
 @dataclass(frozen=True)
@@ -68,43 +67,13 @@ def window(shape: tuple[int, ...], low: Array, high: Array, finest: float = 1.0)
     return Window(int(top), int(left), int(height), int(width), step)
 
 
-def placed(points: Array, pose: Pose) -> Array:
-    """Return points (N, 3) of the view cube in the camera, OpenCV axes.
+def around(mask: np.ndarray, margin: int, across: int | None = None) -> Window | None:
+    """Return the window of `mask` (H, W), not empty, with `margin` pixels on every side.
 
-    points: the cube is [-0.5, 0.5]^3, view frame: x right, y away, z up. pose: of the cube.
+    across: blocks that the mask's longer side takes at least, where it has as many pixels; None:
+    blocks are pixels.
     """
-    x, y, z = points.T
-    return np.stack([x, -z, y], 1) * pose.scale[0] + np.asarray(pose.translation)
-
-
-class Sight(NamedTuple):
-    """Which of N points a photo shows, and where."""
-
-    window: Window
-    inside: np.ndarray  # (N,) bool: n points
-    at: Array  # (n, 2) pixels of the window: column, row
-    depth: Array  # (n,)
-    reach: float  # pixels of the window that the spacing of the points takes
-
-
-def look(
-    points: Array, intrinsics: Array, shape: tuple[int, ...], spacing: float, finest: float = 1.0
-) -> Sight | None:
-    """Look at a grid of points (N, 3) in the camera frame, OpenCV; None where none is shown.
-
-    shape: (H, W) of the photo. spacing: of the points. finest: pixels of the window that it takes
-    at least, where the photo has as many.
-    """
-    inside = points[:, 2] > 1e-9
-    if not inside.any():
-        return None
-    focal = (intrinsics[0, 0] + intrinsics[1, 1]) / 2
-    reach = focal * spacing / float(np.median(points[inside, 2]))
-    pixels = project(points[inside], intrinsics)
-    part = window(shape, pixels.min(0) - reach, pixels.max(0) + reach, finest=reach / finest)
-    if part is None:
-        return None
-    at = project(points[inside], part.intrinsics(intrinsics))
-    held = ((at >= 0) & (at < (part.width, part.height))).all(1)
-    inside[inside] = held
-    return Sight(part, inside, at[held], points[inside, 2], reach / part.step)
+    columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
+    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]]) + 1
+    finest = 1.0 if across is None else (high - low).max() / across
+    return window(mask.shape, low - margin, high + margin, finest)

@@ -10,7 +10,15 @@ from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.model import surface
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.flexicubes_tables import CORNERS
-from sam3d_nb.model.surface import SurfaceError, mesh_from_features, to_gltf
+from sam3d_nb.model.surface import (
+    SurfaceError,
+    enclosed,
+    flooded,
+    mesh_from_features,
+    to_gltf,
+)
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def random_voxels(resolution: int, seed: int, share: float = 0.3) -> tuple[Tensor, Tensor]:
@@ -170,3 +178,26 @@ def test_filled_changes_nothing_where_no_space_is_enclosed() -> None:
     opened, filled = (mesh_from_features(coords, features, 8, filled=f) for f in (False, True))
     assert torch.equal(opened.vertices, filled.vertices)
     assert torch.equal(opened.faces, filled.faces)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 1.0])
+def test_what_a_flood_does_not_reach_is_what_components_say(device: str, share: float) -> None:
+    random = torch.Generator().manual_seed(int(share * 10))
+    empty = torch.rand(14, 17, 9, generator=random) < share
+    empty[4:8, 4:8, 3:6] = False
+    empty[5:7, 5:7, 4] = True  # a hollow
+    found = empty & ~flooded(empty.to(device)).cpu()
+    assert torch.equal(found, enclosed(empty))
+    assert torch.equal(found, enclosed(empty.to(device)).cpu())
+    assert found.any()
+
+
+def test_a_flood_goes_around_corners() -> None:
+    """A path that turns back at every other wall, to a cave in the middle."""
+    empty = torch.zeros(21, 21, 3, dtype=torch.bool)
+    for x in range(1, 20, 2):
+        empty[x, 1:20, 1] = True
+        empty[x + 1, 19 if x % 4 == 1 else 1, 1] = True
+    assert empty[20].sum() == 1  # the way out
+    assert torch.equal(flooded(empty), empty)

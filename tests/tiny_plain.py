@@ -1,0 +1,132 @@
+"""What `tiny` does on tensors and rows of a grid, once more in NumPy, point by point."""
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from sam3d_nb.frames import Pose, project
+from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.color import to_linear
+from sam3d_nb.tiny.observe import FEWEST, FINEST, SLACK, SURE
+from sam3d_nb.tiny.paint import BEHIND, DECODED, GRAZING
+from sam3d_nb.tiny.sculpt import GAIN, OTHERS, THIN
+from sam3d_nb.view.camera import Camera
+from sam3d_nb.view.raster import rasterize
+
+
+def placed(points: np.ndarray, pose: Pose) -> np.ndarray:
+    """Points (N, 3) of the view cube in the camera, N of them that all lie in the photo."""
+    x, y, z = points.T
+    return np.stack([x, -z, y], 1) * pose.scale[0] + np.asarray(pose.translation)
+
+
+def pixel(points: np.ndarray, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns (N,) of the pixels that points (N, 3) of the camera are in."""
+    column, row = np.floor(project(points, camera)).astype(int).T
+    return row, column
+
+
+def reach(points: np.ndarray, camera: np.ndarray, spacing: float) -> float:
+    """Pixels that `spacing` takes in the middle of the points, where no block is larger."""
+    return float((camera[0, 0] + camera[1, 1]) / 2 * spacing / np.median(points[:, 2]))
+
+
+def known(pointmap: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(pointmap[..., 2]), pointmap[..., 2], np.inf)
+
+
+def observed(
+    logits: np.ndarray, pose: Pose, pointmap: np.ndarray, mask: np.ndarray, camera: np.ndarray
+) -> np.ndarray:
+    """What `observe` makes of logits (R, R, R) with a given point map of small pixels."""
+    count = len(logits)
+    axis = (np.arange(count) + 0.5) / count - 0.5
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    points, voxel = placed(grid, pose), pose.scale[0] / count
+    across = reach(points, camera, voxel)
+    assert across < 3 * FINEST  # else pixels would be joined to blocks
+    size = 2 * max(1, round(across * 0.75)) + 1
+    at = pixel(points, camera)
+    touched = ndimage.maximum_filter(mask, size)[at]
+    nearest = ndimage.minimum_filter(known(pointmap), size)[at]
+    depth = points[:, 2]
+    empty = np.isfinite(nearest) & (depth < nearest - SLACK * voxel)
+    empty |= ~touched & (depth < nearest)
+    held = np.zeros(logits.shape, dtype=int)
+    for x, y, z in pointmap[ndimage.binary_erosion(mask)] - np.asarray(pose.translation):
+        if np.isfinite([x, y, z]).all():
+            place = np.floor((np.array([x, z, -y]) / pose.scale[0] + 0.5) * count).astype(int)
+            if (place >= 0).all() and (place < count).all():
+                held[tuple(place)] += 1
+    found = np.where(empty.reshape(logits.shape), -SURE, logits)
+    return np.where(held >= FEWEST, SURE, found)
+
+
+def sculpted_distances(
+    grid: np.ndarray,  # (nx, ny, nz, 3)
+    distance: np.ndarray,  # (nx, ny, nz)
+    pose: Pose,
+    pointmap: np.ndarray,
+    mask: np.ndarray,
+    camera: np.ndarray,
+    *,
+    exact: bool = True,
+) -> np.ndarray:
+    """What a `Sculptor` makes of distances where no block of pixels is larger than one."""
+    points, side = placed(grid.reshape(-1, 3), pose), pose.scale[0]
+    across = reach(points, camera, side / (len(grid) - 1))
+    assert across < 3
+    seen = known(pointmap)
+    first = ndimage.minimum_filter(np.where(mask, seen, np.inf), 3)
+    far, deep = (ndimage.distance_transform_edt(part) for part in (~mask, mask))
+    away = np.where(mask, 0.5 - deep, far - 0.5)  # pixels
+    row, column = project(points, camera).T[::-1] - 0.5
+    beyond = ndimage.map_coordinates(away, [row, column], order=1, mode="nearest")
+    beyond *= points[:, 2] / camera[0, 0] / side
+    at = pixel(points, camera)
+    behind, front = (points[:, 2] - seen[at]) / side, (points[:, 2] - first[at]) / side
+    d, inside = distance.reshape(-1).astype(float), beyond <= 0
+    free = ~inside & (behind < (OTHERS if exact else np.inf))
+    d = np.where(free, np.maximum(d, beyond * GAIN), d)
+    if exact:
+        free = inside & np.isfinite(front) & (front < 0)
+        d = np.where(free, np.maximum(d, np.minimum(-front, 1) * GAIN), d)
+        solid = (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
+    else:
+        covered = np.zeros(mask.shape, dtype=bool)
+        covered[tuple(index[d < 0] for index in at)] = True
+        covered = ndimage.maximum_filter(covered, 2 * max(1, round(across / 2)) + 1)
+        solid = (np.abs(behind) < THIN) & ~covered[at]
+    d = np.where(inside & solid, np.minimum(d, -np.maximum(front, THIN / 10) * GAIN), d)
+    labels, _ = ndimage.label(d.reshape(distance.shape) > 0)
+    border = np.ones(labels.shape, dtype=bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    hollow = (labels > 0) & ~np.isin(labels, labels[border])
+    return np.where(hollow, -1.0, d.reshape(distance.shape))
+
+
+def painted_colors(
+    mesh: Mesh, pose: Pose, image: np.ndarray, mask: np.ndarray, camera: np.ndarray
+) -> np.ndarray:
+    """The linear colors (V, 3) that `paint` gives to a mesh, out of a photo with few pixels."""
+    points, rotation = pose.apply(mesh.vertices), Pose(pose.rotation).matrix()[:3, :3]
+    view = Camera(*mask.shape, camera)
+    first = rasterize(torch.tensor(points), torch.tensor(mesh.faces), view).depth.numpy()
+    first = ndimage.maximum_filter(np.where(np.isfinite(first), first, -np.inf), 3)
+    at = pixel(points, camera)
+    facing = -((mesh.normals @ rotation.T) * points).sum(1) / np.linalg.norm(points, axis=1)
+    weight = ((facing - GRAZING) / 0.25).clip(0, 1) * mask[at]
+    weight *= (2 - (points[:, 2] - first[at]) / pose.scale[0] / BEHIND).clip(0, 1)
+    solid = ndimage.binary_erosion(mask, iterations=2)
+    nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+    photo = image[tuple(nearest)] / 255
+    row, column = project(points, camera).T[::-1] - 0.5
+    found = [
+        ndimage.map_coordinates(photo[..., c], [row, column], order=1, mode="nearest")
+        for c in range(3)
+    ]
+    found, sure = to_linear(np.stack(found, 1)), weight > 0.9
+    mean = found[sure].mean(0)
+    gain = (mean / mesh.colors[sure].mean(0).clip(0.02)).clip(0.3, 4)
+    guess = mean + DECODED * ((mesh.colors * gain).clip(0, 1) - mean)
+    return guess + weight[:, None] * (found - guess)
