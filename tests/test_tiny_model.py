@@ -13,6 +13,8 @@ from gltf import assert_valid_glb
 
 import sam3d_nb as s3
 from sam3d_nb.errors import WeightsError
+from sam3d_nb.events import DepthEvent, Event
+from sam3d_nb.frames import project
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.tiny import load
 from sam3d_nb.tiny.model import NAME
@@ -152,6 +154,28 @@ def test_a_photo_alone_will_do(tmp_path: Path) -> None:
         path = result.save(tmp_path / f"bear.{suffix}")
         assert path.stat().st_size > 10_000
     assert_valid_glb(tmp_path / "bear.glb")
+
+
+def test_estimated_points_lie_where_a_photo_that_is_no_square_shows_them() -> None:
+    coffee = s3.load_example("coffee")
+    assert coffee.pointmap is None
+    model = s3.load_model(NAME, device="cpu")
+    events: list[DepthEvent] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, DepthEvent) and event.pointmap is not None:
+            events.append(event)
+
+    model.reconstruct(coffee, 0, on_event=note, formats=("gaussians",))
+    points, intrinsics = events[0].pointmap, events[0].intrinsics
+    height, width = coffee.image.shape[:2]
+    assert height != width
+    assert points.shape == (height, width, 3)
+    known = np.isfinite(points).all(-1)
+    assert known.mean() > 0.5
+    pixels = project(points[known].astype(np.float64), intrinsics)
+    rows, columns = np.nonzero(known)
+    np.testing.assert_allclose(pixels, np.stack([columns, rows], 1) + 0.5, atol=0.05)
 
 
 PROGRAM = """

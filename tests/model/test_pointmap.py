@@ -12,9 +12,7 @@ from harness import fill, manifest, shapes
 from sam3d_nb.errors import InputError, WeightsError
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import SMALL_MOGE, MogeConfig, VisionConfig
-from sam3d_nb.model.focal import (
-    uv_map,
-)
+from sam3d_nb.model.focal import recover_focal, uv_map
 from sam3d_nb.model.moge import (
     Moge,
     ResidualBlock,
@@ -262,6 +260,33 @@ def test_x_and_y_stay_without_projection_and_follow_rays_with_it(small):
     bound = estimate_pointmap(small, image, options)
     rays = bound.points[..., :2] / bound.points[..., 2:] * bound.focal
     torch.testing.assert_close(rays, uv_map(40, 60, 1.5, like=rays), rtol=1e-4, atol=1e-4)
+
+
+def test_the_shift_is_fitted_unless_the_depth_is_known_up_to_a_factor():
+    depth = 1 + torch.rand(40, 60, 1, generator=torch.Generator().manual_seed(0))
+    rays = uv_map(40, 60, 1.5, like=depth) / 0.8
+    shifted = torch.cat([rays * depth, depth - 0.4], dim=-1)
+    valid = torch.ones(40, 60, dtype=torch.bool)
+    fitted = locate(shifted, valid, PointMapOptions())
+    assert (fitted.focal, fitted.shift) == pytest.approx((0.8, 0.4), rel=1e-2)
+    kept = locate(shifted, valid, PointMapOptions(fit_shift=False))
+    assert kept.shift == 0
+    assert kept.focal == pytest.approx(recover_focal(shifted, valid))
+    assert kept.focal < 0.7
+    exact = torch.cat([rays * depth, depth], dim=-1)
+    assert locate(exact, valid, PointMapOptions(fit_shift=False)).focal == pytest.approx(0.8)
+    known = PointMapOptions(fit_shift=False, fov_x=50)
+    assert 2 * math.degrees(
+        math.atan(0.5 / float(locate(exact, valid, known).intrinsics[0, 0]))
+    ) == pytest.approx(50)
+
+
+def test_points_that_fix_no_focal_length_are_told():
+    points = torch.ones(8, 8, 3)
+    points[..., :2] = 0
+    with pytest.raises(InputError, match="fix no camera"):
+        recover_focal(points, torch.ones(8, 8, dtype=torch.bool))
+    assert recover_focal(points, torch.zeros(8, 8, dtype=torch.bool)) == 1.0
 
 
 def test_field_of_view_is_that_of_the_intrinsics(small):
