@@ -280,10 +280,13 @@ class StandInStore(ModuleStore):
         parameters = {name for name, _ in empty.named_parameters()}
         values = {n: t for n, t in empty.state_dict().items() if t.is_meta}
 
+        # Tables follow from the configuration. One by one: each puts PyTorch's random numbers back.
+        tables = {n: self._table(piece, n, t) for n, t in values.items() if n not in parameters}
+
         def make(name: str) -> Tensor:
+            if name in tables:
+                return tables[name]
             like = values[name]
-            if name not in parameters:  # a table that follows from the configuration
-                return self._table(piece, name, like)
             noise = stand_in(prefix + name, tuple(like.shape), self.seed)
             return torch.from_numpy(noise).to(like.dtype)
 
