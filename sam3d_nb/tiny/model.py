@@ -15,6 +15,9 @@ from sam3d_nb.events import Event, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.coords import Voxels
+from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.model.grid import Grid
+from sam3d_nb.model.mesh_decoder import MeshDecoder
 from sam3d_nb.model.preprocess import Moments
 from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.surface import Sculpt
@@ -23,6 +26,7 @@ from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
+from sam3d_nb.tiny.trim import trimmed
 
 NAME = "tiny"
 
@@ -64,6 +68,13 @@ class Tiny(Sam3dObjects):
             depth.intrinsics,
             exact=depth.source == GIVEN,
         )
+
+    def extract(
+        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
+    ) -> Surface:
+        """Return the surface that `decoder` sees, with the outline that the photo shows."""
+        surface = super().extract(decoder, latent, grid, sculpt)
+        return trimmed(surface, sculpt) if isinstance(sculpt, Sculptor) else surface
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
         """Turn what was decoded upright, see `upright`."""
