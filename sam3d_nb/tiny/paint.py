@@ -15,6 +15,7 @@ from sam3d_nb.frames import Array, Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.match import matched
+from sam3d_nb.tiny.nearest import nearest
 from sam3d_nb.tiny.pixels import between, largest, pixel_of, project
 from sam3d_nb.tiny.window import around
 from sam3d_nb.view.camera import Camera
@@ -49,9 +50,8 @@ def paint(
         return mesh, gaussians
     device = with_doubles(torch.device(device))
     intrinsics, mask = part.intrinsics(intrinsics), part.some(mask)
-    picture = part.mean(image) / 255
-    clean = torch.from_numpy(_clean(picture, mask)).to(device)
-    photo, shown = (torch.from_numpy(value).to(device) for value in (picture, mask))
+    photo, shown = (torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask))
+    clean = _clean(photo, mask)
     placed, faces = _placed(mesh.vertices, pose, device), torch.tensor(mesh.faces, device=device)
     raster = rasterize(placed, faces, Camera(mask.shape[0], mask.shape[1], intrinsics))
     first = largest(torch.where(raster.covered, raster.depth, -torch.inf), 3)
@@ -115,10 +115,9 @@ def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float)
     return inside * (points[:, 2] > 0) * shown.take(pixel) * (2 - behind / BEHIND).clamp(0, 1)
 
 
-def _clean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the photo (H, W, 3); pixels at the mask's border get colors from further inside."""
+def _clean(photo: Tensor, mask: np.ndarray) -> Tensor:
+    """Return the photo (h, w, 3); pixels at the mask's border get colors from further inside."""
     solid = ndimage.binary_erosion(mask, iterations=2)
     if not solid.any():
         solid = mask
-    nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+    return photo.view(-1, 3)[nearest(torch.from_numpy(solid).to(photo.device))]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.model.surface import enclosed
+from sam3d_nb.tiny.nearest import nearest, outside
 from sam3d_nb.tiny.pixels import largest, smallest
 from sam3d_nb.tiny.sight import Sight, look
 
@@ -64,7 +64,7 @@ class Sculptor:
         seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(values)
         shown = torch.from_numpy(mask).to(values.device)
         first = smallest(seen.where(shown, torch.inf), 3)  # of the object, around
-        away = torch.from_numpy(outside(mask)).to(values) - _wider(shown, sight.reach)  # pixels
+        away = outside(shown) - _wider(shown, sight.reach)  # pixels
         focal = part.intrinsics(self.intrinsics)[0, 0]
         beyond = sight.between(away) * (sight.depth / (focal * side))
         inside = beyond <= 0
@@ -72,8 +72,9 @@ class Sculptor:
         behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
         free = ~inside & (behind < (OTHERS if self.exact else torch.inf))
         d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
-        own = torch.from_numpy(nearest(mask, None if self.exact else np.isfinite(depth)))
-        seen, first = (of.take(own.to(values.device)) for of in (seen, first))  # beside it as well
+        sure = shown if self.exact else shown & seen.isfinite()
+        own = nearest(sure if bool(sure.any()) else shown)
+        seen, first = (of.take(own) for of in (seen, first))  # beside it as well
         if not self.exact:
             seen, first = (_within(of, sight.depth) for of in (seen, first))
         front = (sight.depth - sight.at(first)) / side
@@ -103,23 +104,6 @@ def _closed(distance: Tensor) -> Tensor:
     outer = torch.ones_like(distance, dtype=torch.bool)
     outer[1:-1, 1:-1, 1:-1] = False
     return torch.where(outer, distance.clamp(min=EDGE), distance)
-
-
-def outside(mask: np.ndarray) -> Array:
-    """Return how many pixels the centers of pixels are away from the mask, negative inside."""
-    far, deep = (ndimage.distance_transform_edt(part) for part in (~mask, mask))
-    return np.where(mask, 0.5 - deep, far - 0.5)
-
-
-def nearest(mask: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
-    """Return for all pixels (h, w) the one of the mask that is nearest, row * width + column.
-
-    known: (h, w) bool, those of the mask that count, if there are any.
-    """
-    if known is not None and (mask & known).any():
-        mask = mask & known
-    row, column = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
-    return row.astype(np.int64) * mask.shape[1] + column
 
 
 def _wider(mask: Tensor, reach: float) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array
 from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.tiny.nearest import outside
 from sam3d_nb.tiny.pixels import between, pixel_of, project
-from sam3d_nb.tiny.sculpt import OTHERS, Sculptor, outside
+from sam3d_nb.tiny.sculpt import OTHERS, Sculptor
 from sam3d_nb.tiny.window import Window, around
 
 FINEST = 512  # pixels across the mask that are looked at
@@ -38,15 +39,19 @@ def trimmed(surface: Surface, sculptor: Sculptor) -> Surface:
     center = torch.tensor(pose.translation, dtype=torch.float64, device=device)
     points = torch.stack([x, -z, y], 1) * pose.scale[0] + center  # (V, 3) in the camera
     intrinsics = part.intrinsics(sculptor.intrinsics)
-    chosen = _beside(points, sculptor, part, intrinsics).nonzero()[:, 0]
-    points[chosen] = _moved(points[chosen], _field(part.some(sculptor.mask), device), intrinsics)
+    away = outside(torch.from_numpy(part.some(sculptor.mask)).to(device))  # (h, w) pixels
+    chosen = _beside(points, away, sculptor, part).nonzero()[:, 0]
+    points[chosen] = _moved(points[chosen], away, intrinsics)
     x, y, z = ((points - center) / pose.scale[0]).unbind(1)
     return replace(surface, vertices=torch.stack([x, z, -y], 1).to(vertices))
 
 
-def _beside(points: Tensor, sculptor: Sculptor, part: Window, intrinsics: Array) -> Tensor:
-    """Return which points (V, 3) in the camera are seen close beside the mask, (V,) bool."""
-    away = torch.from_numpy(outside(part.some(sculptor.mask))).to(points)
+def _beside(points: Tensor, away: Tensor, sculptor: Sculptor, part: Window) -> Tensor:
+    """Return which points (V, 3) in the camera are seen close beside the mask, (V,) bool.
+
+    away: pixels of the window `part` from the mask, (h, w).
+    """
+    intrinsics = part.intrinsics(sculptor.intrinsics)
     at = project(points, intrinsics)
     inside, pixel = pixel_of(at, away.shape)
     side = sculptor.pose.scale[0]
@@ -60,20 +65,15 @@ def _beside(points: Tensor, sculptor: Sculptor, part: Window, intrinsics: Array)
     return chosen
 
 
-def _field(mask: np.ndarray, device: torch.device) -> Tensor:
-    """Return how far pixels are away from the mask and where that grows to, (h, w, 3)."""
-    away = torch.from_numpy(outside(mask)).to(device)
+def _moved(points: Tensor, away: Tensor, intrinsics: Array) -> Tensor:
+    """Return points (N, 3) in the camera, moved at their depth to where `away` (h, w) is 0."""
     down, right = torch.gradient(away)
-    return torch.stack([away, right, down], -1)
-
-
-def _moved(points: Tensor, field: Tensor, intrinsics: Array) -> Tensor:
-    """Return points (N, 3) in the camera, moved at their depth to where `field` is 0."""
+    field = torch.stack([away, right, down], -1)  # (h, w, 3)
     at = project(points, intrinsics)
     for _ in range(ROUNDS):
-        away, slope = between(field, at).split([1, 2], dim=1)
+        left, slope = between(field, at).split([1, 2], dim=1)
         length = torch.linalg.vector_norm(slope, dim=1, keepdim=True).clamp(min=1e-6)
-        at = at - away.clamp(min=0) * slope / length
+        at = at - left.clamp(min=0) * slope / length
     at = torch.lerp(project(points, intrinsics), at, WAY)
     inverse = points.new_tensor(np.linalg.inv(intrinsics))
     return (at @ inverse[:, :2].T + inverse[:, 2]) * points[:, 2:]
