@@ -9,8 +9,10 @@ from tiny_plain import matched_colors
 from sam3d_nb.engine.sums import sums
 from sam3d_nb.frames import FACING_CAMERA, Pose
 from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.tiny.crumbs import lowest, pieces, without_crumbs
 from sam3d_nb.tiny.match import matched
-from sam3d_nb.tiny.sculpt import Sculptor, nearest, outside
+from sam3d_nb.tiny.nearest import distance, nearest, outside, transform
+from sam3d_nb.tiny.sculpt import Sculptor
 from sam3d_nb.tiny.trim import trimmed
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import Raster, rasterize
@@ -76,24 +78,83 @@ def test_what_is_far_beside_the_mask_stays() -> None:
     assert torch.allclose(found.vertices[rim], larger.vertices[rim], atol=1e-6)
 
 
-def test_distances_to_an_outline_are_those_of_a_loop() -> None:
-    mask = np.random.default_rng(0).random((9, 11)) < 0.3
-    away, near = outside(mask), nearest(mask)
-    places = np.argwhere(mask)
+@pytest.mark.parametrize("device", DEVICES)
+def test_distances_to_a_mask_are_those_of_a_loop(device: str) -> None:
+    mask = np.random.default_rng(0).random((9, 13)) < 0.15
+    mask[4] = False  # a row without any
+    on_device = torch.from_numpy(mask).to(device)
+    square, also = (value.cpu().numpy() for value in transform(on_device))
+    away, near = outside(on_device).cpu().numpy(), nearest(on_device).cpu().numpy()
     for place in np.ndindex(mask.shape):
-        far = np.linalg.norm(places - place, axis=1)
-        if mask[place]:
-            deep = np.linalg.norm(np.argwhere(~mask) - place, axis=1).min()
-            assert away[place] == pytest.approx(0.5 - deep)
-        else:
-            assert away[place] == pytest.approx(far.min() - 0.5)
-        row, column = divmod(int(near[place]), mask.shape[1])
-        assert mask[row, column]
-        assert np.hypot(row - place[0], column - place[1]) == pytest.approx(far.min())
-    only = np.zeros_like(mask)
-    only[tuple(places[3])] = True
-    assert (nearest(mask, only) == np.ravel_multi_index(tuple(places[3]), mask.shape)).all()
-    assert (nearest(mask, ~mask) == near).all()  # none is known: all count
+        far = np.linalg.norm(np.argwhere(mask) - place, axis=1).min()
+        deep = np.linalg.norm(np.argwhere(~mask) - place, axis=1).min()
+        assert away[place] == pytest.approx(0.5 - deep if mask[place] else far - 0.5)
+        assert square[place] == pytest.approx(far**2)
+        for pixel in (near[place], also[place]):
+            row, column = divmod(int(pixel), mask.shape[1])
+            assert mask[row, column]
+            assert np.hypot(row - place[0], column - place[1]) == pytest.approx(far)
+
+
+def test_distances_are_worked_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.rand(40, 30, generator=torch.Generator().manual_seed(0)) < 0.02
+    square, index = transform(mask)
+    monkeypatch.setattr("sam3d_nb.tiny.nearest.PIECE", 40 * 30 * 7)
+    for found, wanted in zip(transform(mask), (square, index), strict=True):
+        assert torch.equal(found, wanted)
+    torch.testing.assert_close(square.double().sqrt(), distance(mask))
+
+
+def scattered() -> Surface:
+    """A ball of 80 triangles, shuffled, with one of 20 and two single triangles beside it."""
+    parts, first = [], 0
+    for vertices, faces in (
+        shapes.icosphere(1),
+        shapes.icosphere(0),
+        (np.eye(3), np.array([[0, 1, 2]])),
+        (np.eye(3), np.array([[2, 1, 0]])),
+    ):
+        parts.append((vertices + first, faces + first))
+        first += len(vertices)
+    vertices, faces = (np.concatenate(group) for group in zip(*parts, strict=True))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(vertices))  # new vertex i was order[i]
+    faces = random.permutation(np.argsort(order)[faces])
+    attributes = torch.from_numpy(vertices[order]).float().repeat(1, 2)
+    return Surface(attributes[:, :3], torch.from_numpy(faces), attributes)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_crumbs_are_dropped_and_the_rest_stays(device: str) -> None:
+    surface = Surface(*(value.to(device) for value in vars(scattered()).values()))
+    found = without_crumbs(surface)
+    assert len(found.faces) == 80
+    assert len(found.vertices) == 42
+    assert torch.equal(found.vertices, found.attributes[:, :3])
+    large = (surface.vertices[surface.faces] < 2).all(2).all(1)
+    wanted = surface.vertices[surface.faces[large]]
+    assert torch.equal(found.vertices[found.faces], wanted)
+    assert without_crumbs(found) is found
+
+
+def test_the_largest_piece_is_no_crumb() -> None:
+    small = ball(0.4)
+    lone = Surface(small.vertices, small.faces[:3], small.attributes)
+    assert len(without_crumbs(lone).faces) == max(
+        np.bincount(pieces(lone.faces, len(lone.vertices)).numpy()[lone.faces[:, 0]])
+    )
+    empty = Surface(small.vertices[:0], small.faces[:0], small.attributes[:0])
+    assert without_crumbs(empty) is empty
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_pieces_on_a_device_are_those_of_a_graph(device: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    faces = torch.randint(0, 300, (120, 3), generator=random)
+    wanted = pieces(faces, 300)
+    found = lowest(faces.to(device), 300).cpu()
+    both = torch.stack([wanted, found], 1).unique(dim=0)
+    assert len(both) == len(wanted.unique()) == len(found.unique()) > 20
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -23,6 +23,7 @@ from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
+from sam3d_nb.tiny.crumbs import without_crumbs
 from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
@@ -34,10 +35,10 @@ NAME = "tiny"
 class Tiny(Sam3dObjects):
     """Mesh, gaussians and pose of one object by networks of 44 MB that come with the package.
 
-    The stages are those of `Sam3dObjects` with four more steps: voxels are made consistent with
-    the point map and the mask (`observe`), and so is the surface (`Sculptor`); shapes, which the
-    networks see in the axes of the camera, are turned upright; what the photo shows gets its colors
-    (`paint`).
+    The stages are those of `Sam3dObjects` with more steps: voxels are made consistent with the
+    point map and the mask (`observe`), and so is the surface (`Sculptor`, `trimmed`); shapes,
+    which the networks see in the axes of the camera, are turned upright; what the photo shows gets
+    its colors (`paint`).
     """
 
     name = NAME
@@ -73,7 +74,7 @@ class Tiny(Sam3dObjects):
         self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
     ) -> Surface:
         """Return the surface that `decoder` sees, with the outline that the photo shows."""
-        surface = super().extract(decoder, latent, grid, sculpt)
+        surface = without_crumbs(super().extract(decoder, latent, grid, sculpt))
         return trimmed(surface, sculpt) if isinstance(sculpt, Sculptor) else surface
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
