@@ -7,11 +7,12 @@ from scipy import ndimage
 from sam3d_nb.frames import Pose, project
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
+from sam3d_nb.tiny.match import LEAST, ROUNDS
 from sam3d_nb.tiny.observe import FEWEST, FINEST, SLACK, SURE
-from sam3d_nb.tiny.paint import BEHIND, DECODED, GRAZING
-from sam3d_nb.tiny.sculpt import GAIN, OTHERS, THIN
+from sam3d_nb.tiny.paint import BEHIND, DECODED, FACING, GRAZING
+from sam3d_nb.tiny.sculpt import EDGE, GAIN, OTHERS, THIN, WIDER
 from sam3d_nb.view.camera import Camera
-from sam3d_nb.view.raster import rasterize
+from sam3d_nb.view.raster import Raster, rasterize
 
 
 def placed(points: np.ndarray, pose: Pose) -> np.ndarray:
@@ -78,16 +79,21 @@ def sculpted_distances(
     assert across < 3
     seen = known(pointmap)
     first = ndimage.minimum_filter(np.where(mask, seen, np.inf), 3)
-    far, deep = (ndimage.distance_transform_edt(part) for part in (~mask, mask))
-    away = np.where(mask, 0.5 - deep, far - 0.5)  # pixels
     row, column = project(points, camera).T[::-1] - 0.5
+    wider = WIDER * across * ~gaps(mask, max(1, round(across)))
+    far, deep = (ndimage.distance_transform_edt(part) for part in (~mask, mask))
+    away = np.where(mask, 0.5 - deep, far - 0.5) - wider  # pixels
     beyond = ndimage.map_coordinates(away, [row, column], order=1, mode="nearest")
     beyond *= points[:, 2] / camera[0, 0] / side
     at = pixel(points, camera)
-    behind, front = (points[:, 2] - seen[at]) / side, (points[:, 2] - first[at]) / side
     d, inside = distance.reshape(-1).astype(float), beyond <= 0
-    free = ~inside & (behind < (OTHERS if exact else np.inf))
+    free = ~inside & ((points[:, 2] - seen[at]) / side < (OTHERS if exact else np.inf))
     d = np.where(free, np.maximum(d, beyond * GAIN), d)
+    for image in (seen, first):
+        spread(image, mask if exact else mask & np.isfinite(pointmap[..., 2]))
+        if not exact:
+            image[:] = image.clip(points[:, 2].min(), points[:, 2].max())
+    behind, front = (points[:, 2] - seen[at]) / side, (points[:, 2] - first[at]) / side
     if exact:
         free = inside & np.isfinite(front) & (front < 0)
         d = np.where(free, np.maximum(d, np.minimum(-front, 1) * GAIN), d)
@@ -98,11 +104,27 @@ def sculpted_distances(
         covered = ndimage.maximum_filter(covered, 2 * max(1, round(across / 2)) + 1)
         solid = (np.abs(behind) < THIN) & ~covered[at]
     d = np.where(inside & solid, np.minimum(d, -np.maximum(front, THIN / 10) * GAIN), d)
+    d = np.where(inside, np.maximum(d, beyond * GAIN), d)
     labels, _ = ndimage.label(d.reshape(distance.shape) > 0)
     border = np.ones(labels.shape, dtype=bool)
     border[1:-1, 1:-1, 1:-1] = False
     hollow = (labels > 0) & ~np.isin(labels, labels[border])
-    return np.where(hollow, -1.0, d.reshape(distance.shape))
+    d = np.where(hollow, -1.0, d.reshape(distance.shape))
+    return np.where(border, np.maximum(d, EDGE), d)
+
+
+def gaps(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Pixels beside the mask that squares of 2 radius + 1 pixels beside it do not reach."""
+    size = 2 * radius + 1
+    padded = ndimage.maximum_filter(np.pad(mask, radius), size)
+    closed = ndimage.minimum_filter(padded, size)[radius:-radius, radius:-radius]
+    return closed & ~mask
+
+
+def spread(image: np.ndarray, sure: np.ndarray) -> None:
+    """Give every pixel of `image` the value of the nearest of `sure` pixels."""
+    place = ndimage.distance_transform_edt(~sure, return_distances=False, return_indices=True)
+    image[:] = image[tuple(place)]
 
 
 def painted_colors(
@@ -111,12 +133,12 @@ def painted_colors(
     """The linear colors (V, 3) that `paint` gives to a mesh, out of a photo with few pixels."""
     points, rotation = pose.apply(mesh.vertices), Pose(pose.rotation).matrix()[:3, :3]
     view = Camera(*mask.shape, camera)
-    first = rasterize(torch.tensor(points), torch.tensor(mesh.faces), view).depth.numpy()
+    raster = rasterize(torch.tensor(points), torch.tensor(mesh.faces), view)
+    first = raster.depth.numpy()
     first = ndimage.maximum_filter(np.where(np.isfinite(first), first, -np.inf), 3)
     at = pixel(points, camera)
     facing = -((mesh.normals @ rotation.T) * points).sum(1) / np.linalg.norm(points, axis=1)
-    weight = ((facing - GRAZING) / 0.25).clip(0, 1) * mask[at]
-    weight *= (2 - (points[:, 2] - first[at]) / pose.scale[0] / BEHIND).clip(0, 1)
+    weight = mask[at] * (2 - (points[:, 2] - first[at]) / pose.scale[0] / BEHIND).clip(0, 1)
     solid = ndimage.binary_erosion(mask, iterations=2)
     nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
     photo = image[tuple(nearest)] / 255
@@ -125,8 +147,28 @@ def painted_colors(
         ndimage.map_coordinates(photo[..., c], [row, column], order=1, mode="nearest")
         for c in range(3)
     ]
-    found, sure = to_linear(np.stack(found, 1)), weight > 0.9
+    found = to_linear(np.stack(found, 1))
+    sure = weight * ((facing - GRAZING) / 0.25).clip(0, 1) > 0.9
     mean = found[sure].mean(0)
     gain = (mean / mesh.colors[sure].mean(0).clip(0.02)).clip(0.3, 4)
     guess = mean + DECODED * ((mesh.colors * gain).clip(0, 1) - mean)
-    return guess + weight[:, None] * (found - guess)
+    colors = guess + (weight * (facing / FACING).clip(0, 1))[:, None] * (found - guess)
+    return matched_colors(colors, mesh.faces, raster, to_linear(image / 255), mask)
+
+
+def matched_colors(
+    colors: np.ndarray, faces: np.ndarray, raster: Raster, photo: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    """What `matched` makes of colors (V, 3), pixel by pixel."""
+    seen = np.argwhere(mask & raster.covered.numpy())
+    for _ in range(ROUNDS):
+        step, total = np.zeros_like(colors), np.zeros(len(colors))
+        for place in map(tuple, seen):
+            corner = faces[int(raster.face[place])]
+            share = raster.barycentric[place].numpy().astype(float)
+            left = photo[place] - share @ colors[corner]
+            for vertex, part in zip(corner, share, strict=True):
+                step[vertex] += part * left
+                total[vertex] += part
+        colors = (colors + step / np.maximum(total, LEAST)[:, None]).clip(0, 1)
+    return colors

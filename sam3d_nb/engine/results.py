@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam3d_nb.engine.sums import sums
 from sam3d_nb.errors import ReconstructionError
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
@@ -45,18 +46,14 @@ def to_linear(srgb: Tensor) -> Tensor:
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Return the normals (V, 3) float32 of vertices (V, 3) and faces (F, 3) as `Mesh` has them.
 
-    Sums are of whole numbers: whatever order a card adds them in, the result is the same.
+    Sums do not depend on the order in which a card adds, see `sums`.
     """
     a, b, c = vertices.double()[faces.long()].unbind(1)  # each (F, 3)
     weighted = torch.linalg.cross(b - a, c - a)
-    unit = weighted.abs().amax().clamp_min(1e-300) / 2.0**40
-    total = torch.zeros(len(vertices), 3, dtype=torch.int64, device=vertices.device)
-    whole = (weighted / unit).round().long()
-    for corner in faces.long().unbind(1):
-        total.index_add_(0, corner, whole)
-    length = torch.linalg.vector_norm(total.double(), dim=1, keepdim=True)
-    flat = total.new_tensor([0, 0, 1]).double()
-    return torch.where(length > 0, total.double() / length.clamp_min(1), flat).float()
+    total = sums(weighted.repeat(3, 1), faces.long().T.reshape(-1), len(vertices))
+    length = torch.linalg.vector_norm(total, dim=1, keepdim=True)
+    flat = total.new_tensor([0, 0, 1])
+    return torch.where(length > 0, total / length.where(length > 0, 1), flat).float()
 
 
 def no_mesh() -> Mesh:

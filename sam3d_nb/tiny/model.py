@@ -15,26 +15,31 @@ from sam3d_nb.events import Event, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.coords import Voxels
+from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.model.grid import Grid
+from sam3d_nb.model.mesh_decoder import MeshDecoder
 from sam3d_nb.model.pointmap import PointMapOptions
 from sam3d_nb.model.preprocess import Moments, pad_square
 from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
+from sam3d_nb.tiny.crumbs import without_crumbs
 from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
+from sam3d_nb.tiny.trim import trimmed
 
 NAME = "tiny"
 
 
 class Tiny(Sam3dObjects):
-    """Mesh, gaussians and pose of one object by networks of 44 MB that come with the package.
+    """Mesh, gaussians and pose of one object by networks of 47 MB that come with the package.
 
-    The stages are those of `Sam3dObjects` with four more steps: voxels are made consistent with
-    the point map and the mask (`observe`), and so is the surface (`Sculptor`); shapes, which the
-    networks see in the axes of the camera, are turned upright; what the photo shows gets its colors
-    (`paint`).
+    The stages are those of `Sam3dObjects` with more steps: voxels are made consistent with the
+    point map and the mask (`observe`), and so is the surface (`Sculptor`, `trimmed`); shapes,
+    which the networks see in the axes of the camera, are turned upright; what the photo shows gets
+    its colors (`paint`).
     """
 
     name = NAME
@@ -81,6 +86,13 @@ class Tiny(Sam3dObjects):
             depth.intrinsics,
             exact=depth.source == GIVEN,
         )
+
+    def extract(
+        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
+    ) -> Surface:
+        """Return the surface that `decoder` sees, with the outline that the photo shows."""
+        surface = without_crumbs(super().extract(decoder, latent, grid, sculpt))
+        return trimmed(surface, sculpt) if isinstance(sculpt, Sculptor) else surface
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
         """Turn what was decoded upright, see `upright`."""

@@ -14,7 +14,9 @@ from sam3d_nb.engine.results import to_host, to_linear
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.splats import Gaussians
-from sam3d_nb.tiny.pixels import between, largest, project
+from sam3d_nb.tiny.match import matched
+from sam3d_nb.tiny.nearest import nearest
+from sam3d_nb.tiny.pixels import between, largest, pixel_of, project
 from sam3d_nb.tiny.window import around
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
@@ -24,7 +26,8 @@ FINEST = 512  # pixels across the mask that are looked at; vertices are no close
 MARGIN = 4  # pixels around the mask
 FEWEST = 50  # colored points of which a mean is taken
 DECODED = 0.4  # share of the decoded colors, without which hidden parts have one color
-GRAZING = 0.15  # cosine between normal and line of sight from which on the photo is used
+GRAZING = 0.15  # cosine between normal and line of sight from which on a mean is taken
+FACING = 0.2  # cosine from which on a vertex has the photo's color
 
 
 def paint(
@@ -47,24 +50,30 @@ def paint(
         return mesh, gaussians
     device = with_doubles(torch.device(device))
     intrinsics, mask = part.intrinsics(intrinsics), part.some(mask)
-    photo = torch.from_numpy(_clean(part.mean(image) / 255, mask)).to(device)
-    shown = torch.from_numpy(mask).to(device)
-    placed = _placed(mesh.vertices, pose, device)
-    camera = Camera(mask.shape[0], mask.shape[1], intrinsics)
-    first = rasterize(placed, torch.tensor(mesh.faces), camera).depth
-    first = largest(torch.where(first.isfinite(), first, -torch.inf), 3)
+    photo, shown = (torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask))
+    clean = _clean(photo, mask)
+    placed, faces = _placed(mesh.vertices, pose, device), torch.tensor(mesh.faces, device=device)
+    raster = rasterize(placed, faces, Camera(mask.shape[0], mask.shape[1], intrinsics))
+    first = largest(torch.where(raster.covered, raster.depth, -torch.inf), 3)
 
-    def seen(points: Tensor) -> Tensor:
-        return _seen(points, project(points, intrinsics), first, shown, pose.scale[0])
+    def seen(points: Tensor, at: Tensor) -> Tensor:
+        return _seen(points, at, first, shown, pose.scale[0])
 
-    weight = _facing(mesh, placed, pose) * seen(placed)
-    found = to_linear(between(photo, project(placed, intrinsics)))
-    mesh = mesh.with_colors(_blended(mesh.colors, found, weight))
+    at = project(placed, intrinsics)
+    colors, weight = placed.new_tensor(mesh.colors), seen(placed, at)
+    found, facing = to_linear(between(clean, at)), _facing(mesh, placed, pose)
+    guess = _guessed(colors, found, weight * ((facing - GRAZING) / 0.25).clamp(0, 1))
+    colors = torch.lerp(guess, found, (weight * (facing / FACING).clamp(0, 1))[:, None])
+    colors = matched(colors, faces, raster, to_linear(photo.double()), shown)
+    mesh = mesh.with_colors(to_host(colors.float()))
     if gaussians is None:
         return mesh, None
     centers = _placed(gaussians.centers, pose, device)
-    found = between(photo, project(centers, intrinsics))
-    return mesh, replace(gaussians, colors=_blended(gaussians.colors, found, seen(centers)))
+    at = project(centers, intrinsics)
+    found, weight = between(clean, at), seen(centers, at)
+    guess = _guessed(centers.new_tensor(gaussians.colors), found, weight)
+    colors = torch.lerp(guess, found, weight[:, None])
+    return mesh, replace(gaussians, colors=to_host(colors.float()))
 
 
 def _placed(points: np.ndarray, pose: Pose, device: torch.device) -> Tensor:
@@ -75,25 +84,24 @@ def _placed(points: np.ndarray, pose: Pose, device: torch.device) -> Tensor:
 
 
 def _facing(mesh: Mesh, placed: Tensor, pose: Pose) -> Tensor:
-    """Return 1 for vertices (V,) that face the camera, falling to 0 where they are grazed."""
+    """Return the cosine between the vertices' normals and the lines of sight, (V,)."""
     rotation = torch.from_numpy(Pose(pose.rotation).matrix()[:3, :3]).to(placed)
     normals = placed.new_tensor(mesh.normals) @ rotation.T
-    cosine = -(normals * placed).sum(1) / torch.linalg.vector_norm(placed, dim=1)
-    return ((cosine - GRAZING) / 0.25).clamp(0, 1)
+    return -(normals * placed).sum(1) / torch.linalg.vector_norm(placed, dim=1)
 
 
-def _blended(colors: np.ndarray, found: Tensor, weight: Tensor) -> np.ndarray:
-    """Return the photo's colors `found` (N, 3) where `weight` (N,) is 1, and others where it is 0.
+def _guessed(colors: Tensor, found: Tensor, weight: Tensor) -> Tensor:
+    """Return colors (N, 3) for what the photo does not show, out of the decoded `colors`.
 
-    Those are a guess out of the decoded `colors` (N, 3): the mean of what the photo shows is a
-    better one, but decoded colors, as bright as the photo where it shows them, tell parts apart.
+    found: the photo's (N, 3), where `weight` (N,) is high. Their mean is the better guess; the
+    decoded colors, as bright as the photo where it shows them, still tell the parts apart.
     """
-    guess, sure = found.new_tensor(colors), weight > 0.9
-    if int(sure.sum()) >= FEWEST:
-        mean = found[sure].mean(0)
-        gain = (mean / guess[sure].mean(0).clamp(min=0.02)).clamp(0.3, 4)
-        guess = mean + DECODED * ((guess * gain).clamp(0, 1) - mean)
-    return to_host(torch.lerp(guess, found, weight[:, None]).float())
+    sure = weight > 0.9
+    if int(sure.sum()) < FEWEST:
+        return colors
+    mean = found[sure].mean(0)
+    gain = (mean / colors[sure].mean(0).clamp(min=0.02)).clamp(0.3, 4)
+    return mean + DECODED * ((colors * gain).clamp(0, 1) - mean)
 
 
 def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float) -> Tensor:
@@ -102,18 +110,14 @@ def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float)
     points: (N, 3) in the camera; at: their pixels (N, 2). first: (h, w) depth of the surface seen
     first, or beside it; shown: (h, w) bool, the mask. size: of the object.
     """
-    height, width = shown.shape
-    column, row = at.floor().unbind(1)
-    inside = (points[:, 2] > 0) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    pixel = torch.where(inside, row * width + column, 0).long()
+    inside, pixel = pixel_of(at, shown.shape)
     behind = (points[:, 2] - first.take(pixel)) / size
-    return inside * shown.take(pixel) * (2 - behind / BEHIND).clamp(0, 1)
+    return inside * (points[:, 2] > 0) * shown.take(pixel) * (2 - behind / BEHIND).clamp(0, 1)
 
 
-def _clean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the photo (H, W, 3); pixels at the mask's border get colors from further inside."""
+def _clean(photo: Tensor, mask: np.ndarray) -> Tensor:
+    """Return the photo (h, w, 3); pixels at the mask's border get colors from further inside."""
     solid = ndimage.binary_erosion(mask, iterations=2)
     if not solid.any():
         solid = mask
-    nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+    return photo.view(-1, 3)[nearest(torch.from_numpy(solid).to(photo.device))]

@@ -47,6 +47,17 @@ def project(points: Tensor, intrinsics: Array) -> Tensor:
     return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
+def pixel_of(at: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Return which of `at` (N, 2), column and row, are in a picture (h, w), and in which pixel.
+
+    The pixel is row * width + column, (N,) int64, and 0 outside.
+    """
+    height, width = shape
+    column, row = at.floor().unbind(1)
+    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    return inside, torch.where(inside, row * width + column, 0).long()
+
+
 def _running(image: Tensor, size: int, axis: int) -> Tensor:
     """Return the maxima of `size` values in a row, of which there are size - 1 fewer.
 

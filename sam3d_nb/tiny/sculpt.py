@@ -13,17 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.model.surface import enclosed
+from sam3d_nb.tiny.nearest import nearest, outside
 from sam3d_nb.tiny.pixels import largest, smallest
 from sam3d_nb.tiny.sight import Sight, look
 
 GAIN = 16.0  # decoded distance for one side of the cube
 THIN = 0.02  # sides of the cube behind the surface seen that are inside
+WIDER = 0.4  # spacings of grid vertices that the surface is wider than the mask, see `trimmed`
+EDGE = 0.01  # distance of vertices at the border of the grid, at least
 OTHERS = 0.05  # sides behind what the photo shows beside the object: inside of that, so not of it
 
 
@@ -50,27 +52,33 @@ class Sculptor:
         if sight is not None:
             found = self._changed(sight, distance.to(device, torch.float64)).to(distance)
         found[enclosed(found > 0)] = -1.0
+        found = _closed(found)
         return found if bool((found < 0).any()) else distance  # all gone: mask and place disagree
 
     def _changed(self, sight: Sight, values: Tensor) -> Tensor:
         """Return other distances (nx, ny, nz) than `values`."""
-        mask, depth = sight.window.some(self.mask), sight.window.cut(self.pointmap[..., 2])
+        part, side = sight.window, self.pose.scale[0]
+        mask, depth = part.some(self.mask), part.cut(self.pointmap[..., 2])
         if not mask.any():
             return values
-        device, side = values.device, self.pose.scale[0]
         seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(values)
-        shown = torch.from_numpy(mask).to(device)
+        shown = torch.from_numpy(mask).to(values.device)
         first = smallest(seen.where(shown, torch.inf), 3)  # of the object, around
-        focal = sight.window.intrinsics(self.intrinsics)[0, 0]
-        beyond = sight.between(torch.from_numpy(_outside(mask)).to(device))
-        beyond *= sight.depth / (focal * side)
-        behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
-        front = (sight.depth - sight.at(first)) / side
-
+        away = outside(shown) - _wider(shown, sight.reach)  # pixels
+        focal = part.intrinsics(self.intrinsics)[0, 0]
+        beyond = sight.between(away) * (sight.depth / (focal * side))
         inside = beyond <= 0
+
+        behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
         free = ~inside & (behind < (OTHERS if self.exact else torch.inf))
         d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
-        near = behind.abs() < THIN
+        sure = shown if self.exact else shown & seen.isfinite()
+        own = nearest(sure if bool(sure.any()) else shown)
+        seen, first = (of.take(own) for of in (seen, first))  # beside it as well
+        if not self.exact:
+            seen, first = (_within(of, sight.depth) for of in (seen, first))
+        front = (sight.depth - sight.at(first)) / side
+        near = ((sight.depth - sight.at(seen)) / side).abs() < THIN
         if self.exact:
             free = inside & front.isfinite() & (front < 0)
             d = torch.where(free, torch.maximum(d, -front.clamp(min=-1) * GAIN), d)
@@ -79,6 +87,7 @@ class Sculptor:
             solid = near & ~sight.at(self._covered(sight, d < 0))
         filled = torch.minimum(d, -front.clamp(min=THIN / 10) * GAIN)
         d = torch.where(inside & solid, filled, d)
+        d = torch.where(inside, torch.maximum(d, beyond * GAIN), d)  # no deeper than the outline is
         return torch.where(sight.inside, d, values)
 
     def _covered(self, sight: Sight, solid: Tensor) -> Tensor:
@@ -90,7 +99,28 @@ class Sculptor:
         return largest(covered.view(part.height, part.width), size)
 
 
-def _outside(mask: np.ndarray) -> Array:
-    """Return how many pixels the centers of pixels are away from the mask, negative inside."""
-    far, deep = (ndimage.distance_transform_edt(part) for part in (~mask, mask))
-    return np.where(mask, 0.5 - deep, far - 0.5)
+def _closed(distance: Tensor) -> Tensor:
+    """Return distances (nx, ny, nz) with all vertices at the border outside: no open surface."""
+    outer = torch.ones_like(distance, dtype=torch.bool)
+    outer[1:-1, 1:-1, 1:-1] = False
+    return torch.where(outer, distance.clamp(min=EDGE), distance)
+
+
+def _wider(mask: Tensor, reach: float) -> Tensor:
+    """Return by how many pixels the surface is to be wider than the mask, (h, w).
+
+    Not where it would close a gap. reach: pixels from one vertex of the grid to the next.
+    """
+    size = 2 * max(1, round(reach)) + 1
+    border = (size // 2,) * 4
+    padded = torch.nn.functional.pad(mask, border)
+    closed = ~largest(~largest(padded, size), size)
+    height, width = mask.shape
+    closed = closed[border[0] : border[0] + height, border[0] : border[0] + width]
+    return torch.where(closed & ~mask, 0.0, WIDER * reach)
+
+
+def _within(depth: Tensor, grid: Tensor) -> Tensor:
+    """Return `depth` (h, w) limited to that of a grid (1, ny, 1), where it is finite."""
+    limited = depth.clamp(float(grid.min()), float(grid.max()))
+    return torch.where(depth.isfinite(), limited, depth)
