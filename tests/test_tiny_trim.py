@@ -78,6 +78,22 @@ def test_what_is_far_beside_the_mask_stays() -> None:
     assert torch.allclose(found.vertices[rim], larger.vertices[rim], atol=1e-6)
 
 
+def test_a_mask_of_few_pixels_or_beside_the_surface_is_no_error() -> None:
+    surface = ball(0.3)
+    for rows, columns in ((slice(0, 1), slice(0, 1)), (slice(119, 120), slice(None))):
+        mask = np.zeros((SIZE, SIZE), dtype=bool)
+        mask[rows, columns] = True
+        found = trimmed(surface, sculptor(mask, 5.0))
+        assert torch.allclose(found.vertices, surface.vertices, atol=1e-6)
+    wide = np.ones((3, 4000), dtype=bool)  # blocks of pixels: one row of them
+    flat = Sculptor(POSE, np.full((3, 4000, 3), 5.0), wide, CAMERA)
+    assert trimmed(surface, flat) is surface
+    colors = torch.rand(len(surface.vertices), 3, dtype=torch.float64)
+    nothing = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    photo = torch.zeros(SIZE, SIZE, 3, dtype=torch.float64)
+    assert torch.equal(matched(colors, surface.faces, seen(surface), photo, nothing), colors)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_distances_to_a_mask_are_those_of_a_loop(device: str) -> None:
     mask = np.random.default_rng(0).random((9, 13)) < 0.15
@@ -196,4 +212,5 @@ def test_sums_are_those_of_numpy_in_any_order(device: str) -> None:
     order = random.permutation(5000)
     turned = sums(*(torch.from_numpy(value[order]).to(device) for value in (values, index)), 41)
     assert torch.equal(found, turned)
+    assert sums(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 2).shape == (2, 3)
     assert not sums(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), 2).any()

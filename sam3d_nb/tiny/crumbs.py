@@ -23,7 +23,7 @@ def without_crumbs(surface: Surface) -> Surface:
     if bool(large[of_face].all()):
         return surface
     stays = large[piece]  # (V,)
-    faces = (stays.cumsum(0) - 1)[surface.faces[large[of_face]]]
+    faces = (stays.int().cumsum(0) - 1)[surface.faces[large[of_face]]]
     return Surface(surface.vertices[stays], faces, surface.attributes[stays])
 
 

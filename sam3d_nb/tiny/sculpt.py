@@ -4,7 +4,8 @@ Distances at the grid vertices are corrected before the mesh is extracted: where
 past the object, or in front of the surface that the point map has, nothing can be, and a little
 behind that surface there is something. What is hidden stays as the networks said. Where the point
 map is only estimated, nothing can be outside of the mask, and what is missing inside of it is
-filled at the estimated depth.
+filled at the estimated depth, or that of the nearest pixel that has one. All is a little wider
+than the mask, for `trimmed` to move to its outline.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
@@ -113,7 +115,7 @@ def _wider(mask: Tensor, reach: float) -> Tensor:
     """
     size = 2 * max(1, round(reach)) + 1
     border = (size // 2,) * 4
-    padded = torch.nn.functional.pad(mask, border)
+    padded = F.pad(mask, border)
     closed = ~largest(~largest(padded, size), size)
     height, width = mask.shape
     closed = closed[border[0] : border[0] + height, border[0] : border[0] + width]

@@ -32,7 +32,7 @@ def trimmed(surface: Surface, sculptor: Sculptor) -> Surface:
     pose, vertices = sculptor.pose, surface.vertices
     reach = sculptor.intrinsics[0, 0] * FARTHEST * pose.scale[0] / max(pose.translation[2], 1e-9)
     part = around(sculptor.mask, 2 + int(min(reach, FINEST)), FINEST)
-    if part is None:
+    if part is None or min(part.height, part.width) < 2:
         return surface
     device = with_doubles(vertices.device)
     x, y, z = vertices.to(device, torch.float64).unbind(1)
