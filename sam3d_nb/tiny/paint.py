@@ -49,8 +49,10 @@ def paint(
     if not len(mesh.faces) or mesh.colors is None or part is None:
         return mesh, gaussians
     device = with_doubles(torch.device(device))
-    intrinsics, mask = part.intrinsics(intrinsics), part.some(mask)
-    photo, shown = (torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask))
+    intrinsics, mask, whole = part.intrinsics(intrinsics), part.some(mask), ~part.some(~mask)
+    photo, shown, whole = (
+        torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask, whole)
+    )
     clean = _clean(photo, mask)
     placed, faces = _placed(mesh.vertices, pose, device), torch.tensor(mesh.faces, device=device)
     raster = rasterize(placed, faces, Camera(mask.shape[0], mask.shape[1], intrinsics))
@@ -64,7 +66,7 @@ def paint(
     found, facing = to_linear(between(clean, at)), _facing(mesh, placed, pose)
     guess = _guessed(colors, found, weight * ((facing - GRAZING) / 0.25).clamp(0, 1))
     colors = torch.lerp(guess, found, (weight * (facing / FACING).clamp(0, 1))[:, None])
-    colors = matched(colors, faces, raster, to_linear(photo.double()), shown)
+    colors = matched(colors, faces, raster, to_linear(photo.double()), whole)
     mesh = mesh.with_colors(to_host(colors.float()))
     if gaussians is None:
         return mesh, None

@@ -60,12 +60,15 @@ class Sculptor:
     def _changed(self, sight: Sight, values: Tensor) -> Tensor:
         """Return other distances (nx, ny, nz) than `values`."""
         part, side = sight.window, self.pose.scale[0]
-        mask, depth = part.some(self.mask), part.cut(self.pointmap[..., 2])
+        mask, middle = part.some(self.mask), part.cut(self.mask)
         if not mask.any():
             return values
+        depth = part.cut(self.pointmap[..., 2])
         seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(values)
         shown = torch.from_numpy(mask).to(values.device)
-        first = smallest(seen.where(shown, torch.inf), 3)  # of the object, around
+        # whose depth is the object's, and not that of what is behind its outline
+        sure = torch.from_numpy(middle if middle.any() else mask).to(values.device)
+        first = smallest(seen.where(sure, torch.inf), 3)  # of the object, around
         away = outside(shown) - _wider(shown, sight.reach)  # pixels
         focal = part.intrinsics(self.intrinsics)[0, 0]
         beyond = sight.between(away) * (sight.depth / (focal * side))
@@ -74,8 +77,8 @@ class Sculptor:
         behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
         free = ~inside & (behind < (OTHERS if self.exact else torch.inf))
         d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
-        sure = shown if self.exact else shown & seen.isfinite()
-        own = nearest(sure if bool(sure.any()) else shown)
+        known = sure if self.exact else sure & seen.isfinite()
+        own = nearest(known if bool(known.any()) else sure)
         seen, first = (of.take(own) for of in (seen, first))  # beside it as well
         if not self.exact:
             seen, first = (_within(of, sight.depth) for of in (seen, first))
