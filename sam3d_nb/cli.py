@@ -123,7 +123,7 @@ def _make_parser() -> _Parser:
     profile = add("profile", run_profile, "time a model, by the published method")
     profile_options(profile, _option, _switch, _model_options)
     add_weights_command(commands, [common])
-    add("doctor", _doctor, "show what is installed, which hardware and models are ready")
+    add("doctor", _doctor, "show what is installed; which devices, models and segmenters are ready")
     lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")
     _option(lab, "folder", help="folder of notebooks (default: notebooks, made if missing)")
     return parser
