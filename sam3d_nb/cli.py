@@ -123,7 +123,7 @@ def _make_parser() -> _Parser:
     profile = add("profile", run_profile, "time a model, by the published method")
     profile_options(profile, _option, _switch, _model_options)
     add_weights_command(commands, [common])
-    add("doctor", _doctor, "show what is installed, which hardware and models are ready")
+    add("doctor", _doctor, "show what is installed; which devices, models and segmenters are ready")
     lab = add("lab", _lab, "open JupyterLab on the notebooks; further options are passed on to it")
     _option(lab, "folder", help="folder of notebooks (default: notebooks, made if missing)")
     return parser
@@ -209,9 +209,11 @@ def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.examples import load_example
     from sam3d_nb.progress import Progress
     from sam3d_nb.runs import check_formats, reconstruct_to_folder
+    from sam3d_nb.scene.realign import check_method
     from sam3d_nb.zoo import load_model
 
     check_formats(options.output_format)
+    check_method(options.realign or "none")  # before anything is loaded or looked for
     if options.mask_index in (ALL_MASKS, AUTO_MASKS):
         return _scene(options)
     check_mask_options(options)
@@ -244,11 +246,9 @@ def _scene(options: argparse.Namespace) -> int:
     from sam3d_nb.examples import load_example
     from sam3d_nb.masks.options import find_masks
     from sam3d_nb.progress import Progress
-    from sam3d_nb.scene.realign import check_method
     from sam3d_nb.scene.runs import scene_to_folder
     from sam3d_nb.zoo import load_model
 
-    check_method(options.realign or "none")  # before anything is loaded or looked for
     check_mask_options(options)
     model = load_model(options.model, options.device, options.memory)
     example = load_example(options.image_path)

@@ -1,12 +1,13 @@
-"""What is installed, what hardware is there, which models are ready, and what to do otherwise."""
+"""What is installed, which hardware, models and segmenters are ready, and what to do otherwise."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from sam3d_nb import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sam3d_nb.masks.segmenter import SegmenterSpec
     from sam3d_nb.zoo import ModelSpec
 
 GIB = 2**30
@@ -75,6 +77,7 @@ def doctor() -> Diagnosis:
         "JupyterLab": _jupyter,
         "examples": _examples,
         "model": _models,
+        "segmenter": _segmenters,
     }
     return Diagnosis(tuple(f for topic, check in checks.items() for f in _guarded(topic, check)))
 
@@ -193,11 +196,23 @@ def _examples() -> Iterator[Finding]:
 def _models() -> Iterator[Finding]:
     from sam3d_nb.zoo import MODELS
 
-    for name, spec in MODELS.items():
+    yield from _readiness("model", MODELS)
 
-        def check(name: str = name, spec: ModelSpec = spec) -> Iterator[Finding]:
-            missing = spec.missing()
-            state = "not ready" if missing else "ready"
-            yield Finding(f"model {name}", f"{state}: {spec.description}", missing)
 
-        yield from _guarded(f"model {name}", check)
+def _segmenters() -> Iterator[Finding]:
+    from sam3d_nb.masks.segmenter import SEGMENTERS
+
+    yield from _readiness("segmenter", SEGMENTERS)
+
+
+def _readiness(kind: str, specs: Mapping[str, ModelSpec | SegmenterSpec]) -> Iterator[Finding]:
+    """Say of each by its name whether it is ready, or what to do before it is."""
+    for name, spec in specs.items():
+        topic = f"{kind} {name}"
+        yield from _guarded(topic, partial(_ready, topic, spec))
+
+
+def _ready(topic: str, spec: ModelSpec | SegmenterSpec) -> Iterator[Finding]:
+    missing = spec.missing()
+    state = "not ready" if missing else "ready"
+    yield Finding(topic, f"{state}: {spec.description}", missing)

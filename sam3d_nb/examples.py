@@ -26,6 +26,7 @@ from sam3d_nb.images import check_mask, read_image, read_mask
 from sam3d_nb.mesh import Mesh
 
 PACKAGE = Path(__file__).resolve().parent
+IMAGE_STEM = "image"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 MAX_JSON_BYTES = 10_000_000
 
@@ -36,7 +37,7 @@ class Example:
 
     image: (H, W, 3) uint8 RGB. masks: index to (H, W) bool. pointmap: (H, W, 3) float32 in the
     camera frame (OpenCV), NaN where unknown, or None. intrinsics: K (3, 3) in pixels, or None.
-    info: what `example.json` says.
+    info: what `example.json` says. photo: name of the photo's file, without its suffix.
     """
 
     folder: Path
@@ -45,11 +46,12 @@ class Example:
     pointmap: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    photo: str = IMAGE_STEM
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
-        return self.folder.name
+        """Name of the folder, or of the photo where no mask makes an example of the folder."""
+        return self.folder.name if self.masks or self.photo == IMAGE_STEM else self.photo
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -154,7 +156,7 @@ def load_example(path: str | Path) -> Example:
     if intrinsics is not None:
         intrinsics = check_intrinsics(intrinsics, folder)
     masks = MaskFiles(_mask_paths(folder, exclude=image_path))
-    return Example(folder, image, masks, pointmap, intrinsics, info)
+    return Example(folder, image, masks, pointmap, intrinsics, info, image_path.stem)
 
 
 def photo_path(path: str | Path) -> Path:
@@ -210,7 +212,7 @@ def _resolve(path: str | Path) -> Path:
 
 
 def _find_image(folder: Path) -> Path | None:
-    candidates = (folder / f"image{suffix}" for suffix in IMAGE_SUFFIXES)
+    candidates = (folder / f"{IMAGE_STEM}{suffix}" for suffix in IMAGE_SUFFIXES)
     return next((path for path in candidates if path.is_file()), None)
 
 

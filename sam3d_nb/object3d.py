@@ -61,7 +61,8 @@ class Object3D:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the mesh in the format that the suffix names: .glb, .obj, .ply or .stl.
 
-        It stays in the object frame; GLB holds pose and provenance in its `extras`.
+        It stays in the object frame; GLB holds pose and provenance in its `extras`. All triangles
+        are written, tens of megabytes for some objects; `sam3d_nb.finish` makes lighter meshes.
         Written to a temporary file first and then renamed. Returns the path.
 
         Raises InputError for another suffix, OutputError where the file exists and `overwrite`

@@ -22,6 +22,8 @@ from sam3d_nb.view.masks import draw_masks
 from sam3d_nb.view.sheet import contact_sheet
 
 FORMATS = ("glb", "obj", "ply", "stl")
+TIME = "%Y%m%d-%H%M%S"
+TIMES = re.compile(r"^(\d{8}-\d{6}_)+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ def reconstruct_to_folder(
     """
     check_formats(formats)
     example.mask(index)
-    name = f"{plain_name(example.name)}_{index}"
+    name = result_name(example, str(index))
     folder = result_folder(output_dir, name, overwrite=overwrite)
     try:
         result = model.reconstruct(example, index, seed=seed, on_event=on_event)
@@ -101,6 +103,11 @@ def check_formats(formats: tuple[str, ...]) -> None:
             raise InputError(f"there is no format {kind!r}; choose from {', '.join(FORMATS)}")
 
 
+def result_name(example: Example, what: str) -> str:
+    """Return what results are named after: the example, without times if it is itself a result."""
+    return f"{plain_name(TIMES.sub('', example.name))}_{what}"
+
+
 def result_folder(output_dir: str | Path, name: str, *, overwrite: bool = False) -> Path:
     """Make and return `output_dir/name`, or without `overwrite` a new folder `TIME_name`.
 
@@ -113,7 +120,7 @@ def result_folder(output_dir: str | Path, name: str, *, overwrite: bool = False)
             folder = parent / name
             folder.mkdir(exist_ok=True)
         else:
-            folder = _new_folder(parent, f"{datetime.now():%Y%m%d-%H%M%S}_{name}")
+            folder = _new_folder(parent, f"{datetime.now():{TIME}}_{name}")
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -1,6 +1,7 @@
 """Scenes without given masks: what is found, what is dropped, from photo to files."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -157,6 +158,28 @@ def test_a_scene_of_masks_that_are_found_and_once_more_by_minus_1(
     assert run(masks, tmp_path / "again", "--mask_index=-1", "--overwrite") == 0
     (again,) = (tmp_path / "again").glob("*_scene")
     assert node_names(again / "scene.glb") == node_names(scene / "scene.glb")
+
+
+def test_results_are_named_after_the_photo_and_carry_one_time(folder, tmp_path, no_sam3):
+    photo = (folder / "image.png").rename(folder / "two blocks.png")
+    assert s3.load_example(photo).name == "two blocks"
+    assert run(photo, tmp_path / "out", "--mask_index=-2") == 0
+    masks, scene = sorted((tmp_path / "out").iterdir())
+    assert re.fullmatch(r"\d{8}-\d{6}_two_blocks_masks", masks.name)
+    assert re.fullmatch(r"\d{8}-\d{6}_two_blocks_scene", scene.name)
+    again = tmp_path / "again"
+    assert run(masks, again, "--mask_index=-1") == run(masks, again, "--mask_index=0") == 0
+    assert all(path.name.count("_two_blocks_masks_") == 1 for path in again.iterdir())
+    assert all(len(re.findall(r"\d{8}-\d{6}", path.name)) == 1 for path in again.iterdir())
+
+
+def test_a_folder_with_masks_names_its_results_and_masks_that_are_found_do_not(folder):
+    photo = (folder / "image.png").rename(folder / "two blocks.png")
+    Image.new("L", (180, 130), 255).save(folder / "0.png")
+    example = s3.load_example(photo)
+    assert example.name == "blocks"
+    mask = np.ones((130, 180), bool)
+    assert with_masks(example, [Segment(mask, 1.0)]).name == "two blocks"
 
 
 def node_names(path):

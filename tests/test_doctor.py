@@ -1,10 +1,13 @@
 """The table of what is installed and ready: complete, and there even when something is broken."""
 
+from pathlib import Path
+
 import pytest
 
 from sam3d_nb import diagnosis
 from sam3d_nb.devices import choose_device, list_devices
 from sam3d_nb.errors import InputError
+from sam3d_nb.masks.segmenter import SEGMENTERS
 from sam3d_nb.zoo import MODELS
 
 
@@ -17,9 +20,25 @@ def test_every_topic_has_a_row() -> None:
     assert [t for t in topics if t.startswith("model ")][: len(MODELS)] == [
         f"model {name}" for name in MODELS
     ]
+    assert [t for t in topics if t.startswith("segmenter ")] == [
+        f"segmenter {name}" for name in SEGMENTERS
+    ]
     assert not any("could not be checked" in finding.found for finding in result.findings)
     assert list(result.table().columns) == ["topic", "found", "advice"]
     assert len(str(result).splitlines()) >= len(result.findings)
+
+
+def test_segmenters_are_ready_or_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAM3D_NB_WEIGHTS", str(tmp_path))
+    rows = {finding.topic: finding for finding in diagnosis._segmenters()}
+    assert rows["segmenter embedded"].found.startswith("ready: ")
+    assert not rows["segmenter embedded"].advice
+    for name in ("sam2", "sam3"):
+        row = rows[f"segmenter {name}"]
+        assert row.found.startswith("not ready: SAM")
+        assert row.advice.endswith(f"run: sam3d-nb weights download --segmenter {name}")
 
 
 def test_html_escapes_and_keeps_long_text() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,18 @@ def test_pairs_of_the_same_objects() -> None:
     json.dumps(beside.to_dict(), allow_nan=False)
 
 
+def test_point_maps_that_only_one_model_was_given_are_told() -> None:
+    given = report_of({"a": 0.9, "b": 0.8}, "tiny")
+    blind = replace(report_of({"a": 0.6, "b": 0.7}, "silhouette"), use_pointmaps=False)
+    assert side_by_side(given, given).notes == side_by_side(blind, blind).notes == ()
+    first, second = side_by_side(given, blind), side_by_side(blind, given)
+    (note,) = first.notes
+    assert "`tiny` was given point maps and `silhouette`, the baseline, was not" in note
+    assert first.markdown().endswith(note)
+    assert first.to_dict()["notes"] == [note]
+    assert "`tiny`, the baseline, was given point maps and `silhouette` was not" in second.notes[0]
+
+
 def test_smaller_is_better_where_it_is_an_error() -> None:
     def better(metric: str) -> float:
         first = report_of({"a": 1.0, "b": 2.0, "c": 3.0}, "x", metric)
@@ -259,5 +272,8 @@ def test_the_command_sets_an_earlier_report_beside(
     row = json.loads(second.read_text())["comparison"]["metrics"]["silhouette_iou"]
     assert row["difference"] == 0
     assert row["ratio"] == 1
+    assert json.loads(second.read_text())["comparison"]["notes"] == []
+    assert cli.main([*arguments, f"--compare={first}", "--ignore_pointmaps"]) == 0
+    assert "No fair comparison: `silhouette`, the baseline, was" in capsys.readouterr().out
     assert cli.main([*arguments, f"--compare={tmp_path / 'missing.json'}"]) == 3
     assert "missing.json" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from asynchronous import AsynchronousModel, Device, DeviceProbe
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import DepthEvent, Event, MeshEvent
+from sam3d_nb.events import DepthEvent, Event, LayoutEvent, MeshEvent, SparseStructureEvent
 from sam3d_nb.examples import load_example
 from sam3d_nb.pipeline import Model, Run
 from sam3d_nb.profiling import subject as subjects
@@ -122,6 +122,16 @@ def test_spans_nest_and_fill_their_parents() -> None:
             parent = known[span.path[:-1]]
             assert span.start >= parent.start
             assert span.start + span.seconds <= parent.start + parent.seconds + 1e-9
+
+
+def test_a_stage_within_another_does_not_count_its_steps_anew() -> None:
+    timer = SpanTimer(Probe())
+    steps = [SparseStructureEvent(n / 3, n, 2) for n in range(3)]
+    for event in (*steps, LayoutEvent(), LayoutEvent(1.0), SparseStructureEvent(1.0, 2, 2)):
+        timer(event)
+    spans = by_path(timer.finish())
+    names = [path[1] for path in spans if len(path) > 1]
+    assert names == ["step 1", "step 2"]
 
 
 def test_peaks_belong_to_their_stage() -> None:

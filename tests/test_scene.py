@@ -752,6 +752,7 @@ def test_a_scene_that_is_interrupted_while_it_is_saved_leaves_no_empty_folder(
         (["--output_format=fbx"], "no format 'fbx'"),
         (["--mask_index=-3"], "mask index -3"),
         (["--mask_index=0", "--realign=obb"], "need --mask_index=-1"),
+        (["--mask_index=0", "--realign=up"], "no re-alignment 'up'"),
     ],
 )
 def test_wrong_flags_get_a_sentence(

@@ -12,10 +12,11 @@ import pytest
 from gltf import assert_valid_glb
 
 import sam3d_nb as s3
-from sam3d_nb.errors import WeightsError
+from sam3d_nb.errors import InputError, WeightsError
 from sam3d_nb.events import DepthEvent, Event
 from sam3d_nb.frames import project
 from sam3d_nb.object3d import Object3D
+from sam3d_nb.request import resolve_request
 from sam3d_nb.tiny import load
 from sam3d_nb.tiny.model import NAME
 from sam3d_nb.weights.folder import MANIFEST, check_hashes, read_manifest
@@ -140,6 +141,19 @@ def test_the_same_seed_gives_the_same_bits(room: s3.Example, chair: Object3D) ->
     for name, value in arrays(chair).items():
         np.testing.assert_array_equal(arrays(again)[name], value, err_msg=name)
     assert again.pose == chair.pose
+
+
+def test_a_shortcut_that_was_not_trained_is_refused_before_any_work(room: s3.Example) -> None:
+    model = s3.load_model(NAME, device="cpu")
+    says = r"tiny has no few-step mode.*leave few_step out: it takes no more than 4 and 6 steps"
+    with pytest.raises(InputError, match=says):
+        model.stream(room, CHAIR[1], few_step=True)
+    with pytest.raises(InputError, match=says):
+        model.reconstruct_scene(room, few_step=True)
+    request = resolve_request(room, CHAIR[1])
+    with pytest.raises(InputError, match=says):
+        model.run(request, few_step=True)
+    model.run(request, few_step=False, steps=(2, 2)).close()
 
 
 def test_a_photo_alone_will_do(tmp_path: Path) -> None:

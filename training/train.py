@@ -12,6 +12,7 @@ import argparse
 import json
 import traceback
 from collections.abc import Iterable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -156,12 +157,20 @@ class Trainer:
         if stage in COMPILED and self.device.type == "cuda":
             compile_blocks(modules.values())
         torch.backends.cuda.enable_cudnn_sdp(stage not in VARYING)
-        write = partial(save_files, self.options.out, modules)
+        write = partial(self.write, stage, modules)
         self.log += train(stage, modules, losses, schedule, batch, frozen, write)
         if stage == "vae":
             self.say(f"latent scaled by {normalize(*modules.values(), self.samples):.3f}")
+            parallel.same_start(modules.values())  # the samples of other processes are others
         if not parallel.rank():
-            write()
+            save_files(self.options.out, modules)
+
+    def write(self, stage: str, modules: dict[str, nn.Module]) -> None:
+        """Write what an unfinished stage has, as it would be at its end."""
+        if stage == "vae":
+            modules = deepcopy(modules)  # those that train keep their scale
+            normalize(*modules.values(), self.samples)
+        save_files(self.options.out, modules)
 
     def shapes(self) -> torch.Tensor:
         """Return the shape latents of the pool."""

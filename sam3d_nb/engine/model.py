@@ -112,7 +112,7 @@ class Sam3dObjects(Stages, Model):
 
     def run(self, request: Request, *, cache: SceneCache | None = None, **options: Any) -> Run:
         """Yield events while working; return mesh, gaussians and pose. options: see `Options`."""
-        return self._told(self._stages(request, Options(**options), cache or SceneCache()))
+        return self._told(self._stages(request, self.chosen(**options), cache or SceneCache()))
 
     def _told(self, stages: Run) -> Run:
         """Pass on what `stages` does; where memory runs out, free it and say so."""
@@ -156,6 +156,10 @@ class Sam3dObjects(Stages, Model):
         return Reconstruction(mesh, pose, gaussians, depth.intrinsics, settings)
 
     # What a model of the same stages may do otherwise
+
+    def chosen(self, **options: Any) -> Options:
+        """Return the options of a reconstruction; raises InputError for what cannot be had."""
+        return Options(**options)
 
     def settle(
         self,
@@ -208,7 +212,7 @@ class Sam3dObjects(Stages, Model):
             raise InputError(
                 f"{self.name} has no option {', '.join(unknown)}; there are {', '.join(known)}"
             )
-        return self.settings(Options(**options))
+        return self.settings(self.chosen(**options))
 
     def settings(self, options: Options) -> dict[str, str | int | float | bool]:
         """Return what decides the result besides photo, mask, point map and seed."""

@@ -54,13 +54,15 @@ class Comparison:
     `baseline`, the two means; `difference`, mean minus baseline, with 95 % bootstrap interval
     `difference_low`, `difference_high` over pairs; `ratio`, mean over baseline, with `ratio_low`,
     `ratio_high`; `better`, the share of objects on which the model is better (ties count half);
-    `n`. NaN where a metric has no order, no ratio (decibels) or no pair.
+    `n`. NaN where a metric has no order, no ratio (decibels) or no pair. notes: sentences on what
+    differs besides the models.
     """
 
     model: str
     baseline: str
     table: pd.DataFrame
     unpaired: int
+    notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
         """Return the comparison as a sentence and a table."""
@@ -83,7 +85,7 @@ class Comparison:
             ]
             for name, row in self.table.iterrows()
         ]
-        return f"{head}\n\n{grid(columns, rows)}"
+        return "\n\n".join([head, grid(columns, rows), *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -92,6 +94,7 @@ class Comparison:
                 "model": self.model,
                 "baseline": self.baseline,
                 "unpaired": self.unpaired,
+                "notes": list(self.notes),
                 "metrics": self.table.to_dict("index"),
             }
         )
@@ -100,7 +103,8 @@ class Comparison:
 def side_by_side(report: Report, baseline: Report) -> Comparison:
     """Compare two reports object by object, paired by example and mask.
 
-    Raises InputError where they have no object in common.
+    Where only one model was given point maps, a note of the result says so. Raises InputError where
+    they have no object in common.
     """
     first, second = report.table(), baseline.table()
     common = first.index.intersection(second.index)
@@ -119,7 +123,20 @@ def side_by_side(report: Report, baseline: Report) -> Comparison:
     }
     unpaired = len(first.index.symmetric_difference(second.index))
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return Comparison(report.model, baseline.model, table, unpaired)
+    notes = _given_differently(report, baseline)
+    return Comparison(report.model, baseline.model, table, unpaired, notes)
+
+
+def _given_differently(report: Report, baseline: Report) -> tuple[str, ...]:
+    """Say which of two models was given point maps, where only one was."""
+    if report.use_pointmaps == baseline.use_pointmaps:
+        return ()
+    names = f"`{report.model}`", f"`{baseline.model}`, the baseline,"
+    given, blind = names if report.use_pointmaps else names[::-1]
+    return (
+        f"No fair comparison: {given} was given point maps and {blind} was not, so differences are "
+        "not the models' alone. Evaluate both with point maps, or both without.",
+    )
 
 
 def _row(name: str, values: np.ndarray, baseline: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sam3d_nb.errors import InputError, ReconstructionError
-from sam3d_nb.examples import Example
+from sam3d_nb.examples import IMAGE_STEM, Example
 from sam3d_nb.masks.filters import Dropped, clean, count_nested
 from sam3d_nb.masks.save import save_example
 from sam3d_nb.masks.segmenter import SEGMENTERS, Prompt, Segment, Segmenter, load_segmenter
@@ -123,6 +123,11 @@ def find_objects(
 @dataclass(frozen=True, eq=False, repr=False)
 class FoundExample(Example):
     """A photo with masks that were found instead of its own, for which no true meshes are known."""
+
+    @property
+    def name(self) -> str:
+        """Name of the photo, or of the folder whose photo is called `image`."""
+        return self.folder.name if self.photo == IMAGE_STEM else self.photo
 
     def true_mesh(self, index: int) -> None:
         """Return None: the meshes in the folder belong to the masks there."""

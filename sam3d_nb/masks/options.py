@@ -49,7 +49,7 @@ def find_masks(options: argparse.Namespace, example: Any) -> tuple[Any, dict[str
     Says on standard error what was found and dropped. Raises ReconstructionError for nothing.
     """
     from sam3d_nb.masks.find import find_objects, save_masks, with_masks
-    from sam3d_nb.runs import plain_name, result_folder
+    from sam3d_nb.runs import result_folder, result_name
 
     found = find_objects(
         example,
@@ -62,7 +62,7 @@ def find_masks(options: argparse.Namespace, example: Any) -> tuple[Any, dict[str
     for line in found.report():
         print(f"sam3d-nb: {line}", file=sys.stderr)
     masked = with_masks(example, found.kept)
-    name = f"{plain_name(example.name)}_masks"
+    name = result_name(masked, "masks")
     folder = result_folder(options.output_dir, name, overwrite=options.overwrite)
     save_masks(masked, folder, overwrite=options.overwrite)
     again = f"--image_path={folder} --mask_index=-1"

@@ -49,10 +49,11 @@ class Span:
 
 
 class _Begun(NamedTuple):
-    """A span that has begun. mark: in the device's queue."""
+    """A span that has begun. mark: in the device's queue. step: of a sampler, 0 for a stage."""
 
     start: float
     mark: Any
+    step: int = 0
 
 
 class _Ended(NamedTuple):
@@ -83,7 +84,7 @@ class SpanTimer(StageTimer):
         self._waited = 0.0
         self._ended: list[_Ended] = []
         self._stages: dict[str, _Begun] = {}
-        self._step: tuple[int, _Begun] = (0, _Begun(0.0, None))
+        self._steps: dict[str, _Begun] = {}  # by stage, since one may lie in another
         self._object: tuple[str, _Begun, Memory] | None = None
 
     def __call__(self, event: Event) -> None:
@@ -124,8 +125,7 @@ class SpanTimer(StageTimer):
     def begun(self, stage: str, now: float) -> None:
         """Open the span of a stage."""
         self._take_peak()
-        self._stages[stage] = _Begun(now, self.probe.mark())
-        self._step = (0, self._stages[stage])
+        self._stages[stage] = self._steps[stage] = _Begun(now, self.probe.mark())
 
     def ended(self, stage: str, started: float, now: float) -> None:
         """Close the span of a stage."""
@@ -139,11 +139,12 @@ class SpanTimer(StageTimer):
         if isinstance(event, SparseStructureEvent) and event.voxels is not None:
             self.voxels = len(event.voxels)
         number = getattr(event, "step", 0)
-        if event.stage in self._stages and number > self._step[0]:
-            now = _Begun(perf_counter(), self.probe.mark())
+        if event.stage in self._stages and number > self._steps[event.stage].step:
+            now = _Begun(perf_counter(), self.probe.mark(), number)
             path = (*self._prefix(), event.stage, f"step {number}")
-            self._ended.append(_Ended(path, self._step[1], now.start, now.mark, UNKNOWN))
-            self._step = (number, now)
+            before = self._steps[event.stage]
+            self._ended.append(_Ended(path, before, now.start, now.mark, UNKNOWN))
+            self._steps[event.stage] = now
         super().__call__(event)
 
     def _begin_object(self, label: str) -> None:

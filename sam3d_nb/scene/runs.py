@@ -13,7 +13,7 @@ from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.pipeline import Model
-from sam3d_nb.runs import check_formats, plain_name, result_folder
+from sam3d_nb.runs import check_formats, plain_name, result_folder, result_name
 from sam3d_nb.scene.export import unique_names
 from sam3d_nb.scene.keep import Keep
 from sam3d_nb.scene.realign import check_method
@@ -71,7 +71,7 @@ def scene_to_folder(
     check_method(realign)
     if not example.masks:
         raise InputError(f"{example.folder} holds no mask; save one as 0.png beside the photo")
-    name = f"{plain_name(example.name)}_scene"
+    name = result_name(example, "scene")
     keep = Keep(Path(output_dir).expanduser() / UNFINISHED / name)
     count = _Count(on_event)
     made: list[Path] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from sam3d_nb.engine.model import Decoded, Sam3dObjects
 from sam3d_nb.engine.options import Options
 from sam3d_nb.engine.stages import GIVEN, Depth
+from sam3d_nb.errors import InputError
 from sam3d_nb.events import Event, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
@@ -45,6 +47,17 @@ class Tiny(Sam3dObjects):
     name = NAME
     # its depth was trained up to a factor, and points are to lie where the photo shows them
     pointmap_options = PointMapOptions(fit_shift=False, force_projection=True)
+
+    def chosen(self, **options: Any) -> Options:
+        """Return the options; raises InputError for few steps, whose shortcut was not trained."""
+        found = super().chosen(**options)
+        if found.few_step:
+            usual = [sampler.steps for sampler in Options().samplers(self.config)]
+            raise InputError(
+                f"{self.name} has no few-step mode, its shortcut was not trained; leave few_step "
+                f"out: it takes no more than {usual[0]} and {usual[1]} steps anyway"
+            )
+        return found
 
     def _estimate(self, image: Tensor) -> Depth:
         """Estimate the point map of a photo (3, H, W) with bars that make it square.

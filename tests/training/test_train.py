@@ -1,5 +1,6 @@
 """The training loop, and the way of weights from training into a model that runs."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.folder import MANIFEST
 from sam3d_nb.weights.load import FileStore
 from sam3d_nb.weights.parts import PARTS
+from training import stages
 from training.export import export
 from training.loop import Schedule, train
 from training.networks import Average, StructureEncoder, build, load, save, share_vision
 from training.resume import ENCODER_FILE, unpack
-from training.train import file_of
+from training.train import Trainer, file_of
 
 
 def test_the_rate_warms_up_and_falls_to_zero():
@@ -141,6 +143,49 @@ def test_the_encoder_of_the_shipped_weights_goes_with_their_decoder():
         found = decode_structure(decoder, encoder(fields[None])[0].flatten(2).mT)[0, 0] > 0
     both, either = (found & occupied).sum(), (found | occupied).sum()
     assert both / either > 0.7
+
+
+class Noise:
+    """Samples that are nothing but fields, by `structure_fields` of the test below."""
+
+    objects = None
+
+    def __init__(self, count: int) -> None:
+        self.views, self.side = self, torch.zeros(count)
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows
+
+
+def test_a_latent_has_deviation_1_also_where_training_was_interrupted(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    fields = torch.randn(4, 2, 32, 32, 32)
+
+    def interrupted(name, modules, losses, schedule, batch, frozen, save):
+        with torch.no_grad():
+            modules["structure_encoder"].out_layer.weight *= 3
+        save()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "structure_fields", lambda objects, rows: (fields[rows], None))
+    monkeypatch.setattr("training.train.train", interrupted)
+    trainer = Trainer(Namespace(out=tmp_path, init=None, device="cpu", batch=1, rate=1.0))
+    trainer.samples = Noise(len(fields))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run("vae", 1.0)
+    names = "structure_encoder", "structure_decoder"
+    saved = {name: build(name, "cpu") for name in names}
+    load(tmp_path / "vae.safetensors", saved)
+    with torch.no_grad():
+        latent = saved[names[0]](fields)[0]
+        kept = trainer.networks[names[0]](fields)[0]
+        decoded, wanted = saved[names[1]](latent), trainer.networks[names[1]](kept)
+    assert float(latent.std()) == pytest.approx(1.0, abs=0.01)
+    assert abs(float(kept.std()) - 1) > 0.1, "what trains on keeps its scale"
+    torch.testing.assert_close(decoded, wanted, atol=0.02, rtol=0.02)
 
 
 def test_a_folder_without_a_stage_is_no_model(trained, tmp_path):
