@@ -21,16 +21,20 @@ CAMERA = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 POSE = Pose(FACING_CAMERA, (0.0, 0.0, DISTANCE), (2 * RADIUS,) * 3)
 
 
-@pytest.fixture(scope="module")
-def ball() -> tuple[np.ndarray, np.ndarray]:
-    """Mask and point map of a ball in front of a wall."""
-    v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+def seen_ball(finer: int = 1, wall: float = 5.0) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and point map of a ball in front of a wall, in a photo of `finer` pixels."""
+    v, u = (np.mgrid[: finer * HEIGHT, : finer * WIDTH] + 0.5) / finer
     rays = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL, np.ones_like(u)], -1)
     a, b = (rays**2).sum(-1), DISTANCE * rays[..., 2]
     root = b**2 - a * (DISTANCE**2 - RADIUS**2)
     mask = root > 0
-    depth = np.where(mask, (b - np.sqrt(np.maximum(root, 0))) / a, 5.0)
+    depth = np.where(mask, (b - np.sqrt(np.maximum(root, 0))) / a, wall)
     return mask, rays * depth[..., None]
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[np.ndarray, np.ndarray]:
+    return seen_ball()
 
 
 def centers() -> np.ndarray:
@@ -147,6 +151,20 @@ def test_what_is_seen_is_made_solid_where_nothing_was_decoded(ball):
         assert inside.any()
         assert (np.abs(radius - RADIUS)[inside] < 0.12).all()
         assert (place[..., 2][inside] < DISTANCE).all()
+
+
+def test_on_a_large_photo_what_is_behind_the_outline_is_not_the_object():
+    """Pixels are joined to blocks, of which those at the outline show the wall as well."""
+    finer, count = 12, 2 * COUNT + 1
+    mask, points = seen_ball(finer, wall=DISTANCE + 0.7 * RADIUS)
+    camera = CAMERA.copy()
+    camera[:2] *= finer
+    axis = torch.linspace(-0.5, 0.5, count)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    found = Sculptor(POSE, points, mask, camera)(grid, torch.full((count,) * 3, 0.5))
+    solid = grid[found < 0]
+    assert len(solid) > 100
+    assert float(solid[:, 1].max()) < 0.05  # away from the camera: before the ball's middle
 
 
 def test_a_shape_that_agrees_stays_whatever_the_depth(ball):
