@@ -27,8 +27,11 @@ from training.data.simplify import simplified
 ROOT = Path(__file__).resolve().parents[2]
 PACKED, SEEN_EARLIER = (json.loads(path.read_text()) for path in (LIST, EARLIER))
 NAMES = PACKED + SEEN_EARLIER
-RUNS = (range(0, 5_000), range(5_000, 7_500), range(20_000, 25_000), range(50_000, 51_500))
-"""Seeds of the procedural objects that the weights of version 1 saw, see training/LOG.md."""
+RUNS = (
+    *(range(0, 5_000), range(5_000, 7_500), range(20_000, 25_000), range(50_000, 51_500)),
+    *(range(100_000, 108_000), range(200_000, 208_000)),
+)
+"""Seeds of the procedural objects that the weights of version 2 saw, see training/LOG.md."""
 CATALOG_IDS = {"Blend Swap CC-BY", "Kator Legaz", "Reallusion", "Scopia"}
 
 
