@@ -65,20 +65,24 @@ def check_structure(
 ) -> list[str]:
     """Return a line for each number of steps: voxels and layout against the truth.
 
-    estimated: with the point maps of the depth network, against the layout in its camera.
+    estimated: with the point maps of the depth network, against the layout in its camera, on the
+    objects that it sees anything of.
 
     F-score: between the occupied voxels' centers, each placed by its own layout, at 0.05.
     """
     lines = []
+    everything = torch.arange(len(samples), device=samples.views.side.device)
+    if estimated and samples.estimates is not None:
+        everything = everything[samples.estimates.usable]
     for steps in STEPS:
         found = [
             _measure(embedder, flow, decoder, samples, rows, steps, estimated)
-            for rows in torch.arange(len(samples), device=samples.views.side.device).split(batch)
+            for rows in everything.split(batch)
         ]
         mean = {k: torch.cat([f[k] for f in found]) for k in found[0]}
         text = ", ".join(f"{k} {v.mean():.3f} (median {v.median():.3f})" for k, v in mean.items())
         given = "estimated points" if estimated else "given points"
-        lines.append(f"held out, {given}, {steps} steps: {text}, n {len(samples)}")
+        lines.append(f"held out, {given}, {steps} steps: {text}, n {len(everything)}")
     return lines
 
 

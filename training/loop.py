@@ -53,60 +53,34 @@ def train(
     samples: of one step of this process, for the log. save: called now and then, while the modules
     hold the average of their parameters, with which they also end. The losses are summed; a step
     whose gradient is not finite is left out, and counted in the log. Several processes (see
-    `parallel`) take the same steps, by the mean of their gradients; the first one logs and saves.
+    `parallel`) take the same steps, by the mean of their gradients and by the clock and the minutes
+    of the first one, which also logs and saves.
     """
     parallel.same_start(modules.values())
     average = Average(modules, schedule.decay)
     held = {id(p) for module in frozen for p in module.parameters()}
     parameters = [p for m in modules.values() for p in m.parameters() if id(p) not in held]
-    device = parameters[0].device
-    cuda = device.type == "cuda"
-    matrices = [p for p in parameters if p.dim() > 1]
-    vectors = [p for p in parameters if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}],
-        lr=schedule.rate,
-        betas=(0.9, 0.98),
-        fused=cuda,
-    )
-    log, sums, saved = [], {}, 0.0
-    seconds, started, told, step, since = schedule.minutes * 60, perf_counter(), 0.0, 0, 0
-    first, together = parallel.rank() == 0, parallel.processes()
+    device, together = parameters[0].device, parallel.processes()
+    optimizer = _optimizer(parameters, schedule.rate)
+    started, saved, step = perf_counter(), 0.0, 0
+    seconds = parallel.agreed(schedule.minutes * 60, device)
+    log = _Log(name, samples * together, schedule.log_every)
     for module in modules.values():
         module.train()
     while True:
-        if together == 1 or step % schedule.agree_every == 0:
+        if step % (1 if together == 1 else schedule.agree_every) == 0:
             passed = parallel.agreed(perf_counter() - started, device)
         if passed >= seconds:
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate_at(passed / seconds, step)
-        with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
             parts = losses(step)
-            total = torch.stack(list(parts.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        parallel.average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, schedule.clip)
-        usable = norm.isfinite()
-        for p in parameters:
-            if p.grad is not None:
-                p.grad.nan_to_num_(0.0, 0.0, 0.0)
-                p.grad.mul_(usable)
-        optimizer.step()
+        usable = _stepped(optimizer, parameters, parts, schedule.clip)
         average.update()
-        step, since = step + 1, since + 1
-        for key, value in (parts | {"skipped": (~usable).float()}).items():
-            sums[key] = sums.get(key, 0) + value.detach().float()
-        if step == 1 or perf_counter() - started - told > schedule.log_every:
-            means = ", ".join(f"{key} {float(value) / since:.4f}" for key, value in sums.items())
-            spent = perf_counter() - started
-            rate = since * samples * together / (spent - told)
-            log.append(f"{name} {spent:6.0f} s, step {step}: {means}; {rate:.0f} samples/s")
-            if first:
-                print(log[-1], flush=True)
-            sums, since, told = {}, 0, spent
-        if save and first and passed - saved > schedule.save_every:
+        step += 1
+        log.add(parts | {"skipped": (~usable).float()})
+        if save and parallel.rank() == 0 and passed - saved > schedule.save_every:
             average.swap()
             save()
             average.swap()
@@ -114,4 +88,61 @@ def train(
     average.swap()
     for module in modules.values():
         module.eval()
-    return log
+    return log.lines
+
+
+def _optimizer(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.02},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    cuda = parameters[0].device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=cuda)
+
+
+def _stepped(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], parts: Losses, clip: float
+) -> Tensor:
+    """Take one step on the sum of losses; return whether it could be used, a bool on the device."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(parts.values())).sum().backward()
+    parallel.average_gradients(parameters)
+    usable = nn.utils.clip_grad_norm_(parameters, clip).isfinite()
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.nan_to_num_(0.0, 0.0, 0.0)
+            p.grad.mul_(usable)
+    optimizer.step()
+    return usable
+
+
+class _Log:
+    """Means of the losses since the last line, a line now and then.
+
+    samples: of one step, of all processes.
+    """
+
+    def __init__(self, name: str, samples: int, every: float) -> None:
+        self.name, self.samples, self.every = name, samples, every
+        self.lines: list[str] = []
+        self.started, self.told, self.steps, self.since = perf_counter(), 0.0, 0, 0
+        self.sums: Losses = {}
+
+    def add(self, parts: Losses) -> None:
+        """Count one step; write a line where it is time, or after the first step."""
+        self.steps, self.since = self.steps + 1, self.since + 1
+        for key, value in parts.items():
+            self.sums[key] = self.sums.get(key, 0) + value.detach().float()
+        spent = perf_counter() - self.started
+        if self.steps > 1 and spent - self.told <= self.every:
+            return
+        pairs = self.sums.items()
+        means = ", ".join(f"{key} {float(total) / self.since:.4f}" for key, total in pairs)
+        spent = perf_counter() - self.started  # reading the sums waits for the device
+        rate = self.since * self.samples / (spent - self.told)
+        self.lines.append(
+            f"{self.name} {spent:6.0f} s, step {self.steps}: {means}; {rate:.0f} samples/s"
+        )
+        if parallel.rank() == 0:
+            print(self.lines[-1], flush=True)
+        self.sums, self.since, self.told = {}, 0, spent

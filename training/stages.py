@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,6 @@ from training.targets import (
     structure_fields,
     structured_latents,
 )
-
-if TYPE_CHECKING:
-    pass
 
 FINE = 4 * VOXELS  # voxels a side of the mesh decoder's output
 DISTANCE_GAIN = 16.0  # output of the mesh decoder / signed distance in sides of the cube

@@ -1,7 +1,7 @@
 """Train `tiny`, or go on training it: `python -m training.train --help`.
 
-Stages, in the order in which they need each other: `vae` (sparse structure), `flow` (stage 1 and
-its condition embedder), `latent` (stage 2), `mesh`, `splat`, `moge` (point map). Each writes one
+Stages, in the order in which they need each other: `vae` (sparse structure), `moge` (point map),
+`flow` (stage 1 and its condition embedder), `latent` (stage 2), `mesh`, `splat`. Each writes one
 file of float16 weights, the average over its steps; a later run begins with what it finds in
 `--init`. Optimizers begin anew: a warm-up of some hundred steps costs less than carrying them.
 """
@@ -45,6 +45,7 @@ MODULES = {
     "moge": ("moge",),
 }
 SEEING = ("flow", "latent")  # stages that see point maps
+LEAST_USABLE = 0.5  # share of the objects that the depth network sees anything of
 BATCH = {"vae": 32, "flow": 128, "latent": 32, "mesh": 8, "splat": 16, "moge": 96}
 COMPILED = ("flow", "latent", "moge")
 VARYING = ("latent", "mesh", "splat")  # the number of voxels: cuDNN would plan each step anew
@@ -79,7 +80,7 @@ class Trainer:
     def prepare(self) -> None:
         """Make objects, pool and targets; those of other processes are others."""
         o, started = self.options, perf_counter()
-        seed = o.seed + parallel.rank() * o.procedural
+        seed = o.seed + parallel.rank() * max(o.procedural, 1)
         torch.manual_seed(seed)
         parts = [procedural(range(seed, seed + o.procedural), self.device, o.grid)]
         if o.furniture.is_file():
@@ -108,8 +109,13 @@ class Trainer:
         started = perf_counter()
         network = self.network("moge").eval()
         samples.use(estimate(network, samples.pool, samples.views), share)
-        usable = samples.estimates.usable.float().mean()
+        usable = float(samples.estimates.usable.float().mean())
         self.say(f"point maps in {perf_counter() - started:.0f} s, {usable:.4f} usable")
+        if usable < LEAST_USABLE:
+            raise ValueError(
+                f"the depth network sees {usable:.0%} of the objects; train moge before, begin "
+                "with a folder that has it (--init), or do without its point maps (--estimated 0)"
+            )
 
     def network(self, name: str) -> nn.Module:
         """Return a network, with weights of an earlier run where there are any."""
@@ -187,11 +193,16 @@ class Trainer:
         seeds = HELD_OUT_SEEDS[: o.held_out]
         objects = procedural(seeds, self.device, o.grid, held_out=True)
         samples = self.rendered(objects, o.check, o.seed + 1)
-        self.estimate(samples, 1.0)
+        ways = (False, True)
+        try:
+            self.estimate(samples, 1.0)
+        except ValueError as error:
+            self.say(str(error))
+            ways = (False,)
         names = ("condition_stage1", "structure_flow", "structure_decoder")
         networks = [self.network(name) for name in names]
         lines = [check_depth(self.network("moge"), samples)]
-        for estimated in (False, True):
+        for estimated in ways:
             lines += check_structure(*networks, samples, estimated=estimated)
         for line in lines:
             self.say(line)
@@ -280,6 +291,9 @@ def main() -> None:
             trainer.run(stage, plan[stage] * max(0.05, min(1.0, left / wanted)))
         except Exception:  # the other stages do not need this one's time or weights to be lost
             trainer.say(f"{stage} failed:\n{traceback.format_exc()}")
+            if parallel.processes() > 1:  # the others wait for this one in the middle of a step
+                trainer.write_log()
+                raise
         trainer.write_log()
     if options.check and not parallel.rank():
         trainer.check()

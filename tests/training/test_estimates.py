@@ -75,6 +75,10 @@ def test_an_object_covers_the_same_pixels_in_the_estimated_camera(
     center, side = placed(found)
     true_center, true_side = placed(true)
     np.testing.assert_allclose(side / true_side, ratio / gain, rtol=0.02)
+    true_z = pool.points[:, 2].float() + pool.center[:, 2, None, None]
+    true_z = true_z.masked_fill(~pool.mask, torch.nan).flatten(1).nanmedian(1).values
+    behind = ratio * true_z + ratio / gain * (true_center[:, 2] - true_z)
+    np.testing.assert_allclose(center[:, 2], behind, rtol=0.02)
     across = center[:, :2] / center[:, 2:] * gain
     np.testing.assert_allclose(across, true_center[:, :2] / true_center[:, 2:], atol=0.01)
 
@@ -126,6 +130,14 @@ def test_relief_counts_up_to_a_factor_and_in_sides():
     error[:, :, :4] += 0.2
     found = relief_error(error, on_object, torch.tensor([2.0]), depth)
     assert float(found) == pytest.approx(0.1 * 3 / 2)
+
+
+def test_depth_is_float32_also_where_training_is_in_half_precision():
+    network = build("moge", "cpu")
+    image = torch.randint(0, 255, (1, 3, SIZE, SIZE)).byte()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        _, log_z, _ = looked(network, image)
+    assert not torch.equal(log_z, log_z.bfloat16().float())
 
 
 def test_the_depth_network_learns_from_its_losses(pool, objects):
