@@ -23,7 +23,8 @@ from sam3d_nb.view.sheet import contact_sheet
 
 FORMATS = ("glb", "obj", "ply", "stl")
 TIME = "%Y%m%d-%H%M%S"
-TIMES = re.compile(r"^(\d{8}-\d{6}_)+")
+TIMES = re.compile(r"^(\d{8}-\d{6}_)+(?=.+_(masks|scene|\d+)$)")
+"""The times in a result's name; those of a photo's own name stay."""
 
 
 @dataclass(frozen=True, eq=False)

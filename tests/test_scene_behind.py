@@ -157,11 +157,15 @@ def test_a_listener_may_change_an_object_while_it_is_written(
         if isinstance(event, ObjectDoneEvent) and event.result is not None:
             event.result.mesh.vertices[:] = 7
             event.result.intrinsics[:] = 7  # type: ignore[index]
+            event.result.provenance.settings["spoilt"] = True
+            event.result.provenance.timings.clear()
 
     Cubes().reconstruct_scene(example(), save_dir=tmp_path, on_event=spoil)
     found = Cubes().reconstruct_scene(example(), save_dir=tmp_path)
     for resumed_one, alone in zip(found, Cubes().reconstruct_scene(example()), strict=True):
         assert_same(resumed_one, alone)
+        assert "spoilt" not in resumed_one.provenance.settings
+        assert resumed_one.provenance.timings.keys() == alone.provenance.timings.keys()
 
 
 def test_the_same_mask_twice_is_found_while_it_is_written(

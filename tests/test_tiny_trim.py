@@ -112,6 +112,12 @@ def test_distances_to_a_mask_are_those_of_a_loop(device: str) -> None:
             assert np.hypot(row - place[0], column - place[1]) == pytest.approx(far)
 
 
+def test_without_a_mask_everything_is_far() -> None:
+    nothing = torch.zeros(4, 5, dtype=torch.bool)
+    assert bool((outside(nothing) > 1000).all())
+    assert bool((outside(~nothing) < -1000).all())
+
+
 def test_distances_are_worked_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = torch.rand(40, 30, generator=torch.Generator().manual_seed(0)) < 0.02
     square, index = transform(mask)
@@ -171,6 +177,17 @@ def test_pieces_on_a_device_are_those_of_a_graph(device: str) -> None:
     found = lowest(faces.to(device), 300).cpu()
     both = torch.stack([wanted, found], 1).unique(dim=0)
     assert len(both) == len(wanted.unique()) == len(found.unique()) > 20
+
+
+def test_long_pieces_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+    strip = torch.stack([order[:-2], order[1:-1], order[2:]], 1)
+    steps = []
+    equal = torch.equal
+    monkeypatch.setattr(torch, "equal", lambda a, b: steps.append(1) or equal(a, b))
+    found = lowest(strip, 5000)
+    assert bool((found == 0).all())
+    assert len(steps) < 25
 
 
 @pytest.mark.parametrize("device", DEVICES)

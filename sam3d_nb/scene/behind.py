@@ -85,11 +85,13 @@ class Behind:
 
 
 def _copied(made: Object3D) -> Object3D:
-    """Return an object with arrays of its own."""
+    """Return an object with arrays, timings and settings of its own."""
     gaussians = None if made.gaussians is None else _with_own_arrays(made.gaussians)
     intrinsics = None if made.intrinsics is None else made.intrinsics.copy()
     mesh = _with_own_arrays(made.mesh)
-    return replace(made, mesh=mesh, gaussians=gaussians, intrinsics=intrinsics)
+    about = made.provenance
+    about = replace(about, timings=dict(about.timings), settings=dict(about.settings))
+    return replace(made, mesh=mesh, gaussians=gaussians, intrinsics=intrinsics, provenance=about)
 
 
 def _with_own_arrays(holder: Arrays) -> Arrays:

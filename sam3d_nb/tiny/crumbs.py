@@ -39,13 +39,15 @@ def pieces(faces: Tensor, count: int) -> Tensor:
 def lowest(faces: Tensor, count: int) -> Tensor:
     """Return the lowest vertex (count,) of the piece of each vertex, by `faces` (F, 3).
 
-    A step takes the lowest of each triangle, and then that vertex's own: so few steps reach far.
+    A step takes the lowest of each triangle, also for the vertex that each of its corners had as
+    its lowest, and then that vertex's own: so a dozen steps reach over tens of thousands.
     """
     label, before = torch.arange(count, device=faces.device), None
     corner = faces.reshape(-1)
     while before is None or not torch.equal(label, before):
         before = label
         least = label[faces].amin(1, keepdim=True).expand(-1, 3).reshape(-1)
-        label = label.scatter_reduce(0, corner, least, "amin")
-        label = label[label]
+        found = label.scatter_reduce(0, corner, least, "amin")
+        found = found.scatter_reduce(0, label[corner], least, "amin")
+        label = found[found]
     return label

@@ -11,7 +11,12 @@ PIECE = 1 << 26  # distances worked on at once: 256 MiB
 
 
 def distance(mask: Tensor) -> Tensor:
-    """Return how many pixels the centers of pixels are from those of `mask`, (h, w) float64."""
+    """Return how many pixels the centers of pixels are from those of `mask`, (h, w) float64.
+
+    As many as any picture has, where the mask is empty.
+    """
+    if not bool(mask.any()):
+        return torch.full(mask.shape, NOWHERE, dtype=torch.float64, device=mask.device)
     if mask.is_cuda:
         return transform(mask)[0].double().sqrt()
     found = ndimage.distance_transform_edt(~mask.cpu().numpy())
@@ -19,7 +24,7 @@ def distance(mask: Tensor) -> Tensor:
 
 
 def nearest(mask: Tensor) -> Tensor:
-    """Return the pixel of `mask` that is nearest to each, row * width + column, (h, w) int64."""
+    """Return the pixel of `mask`, not empty, nearest to each, row * width + column."""
     if mask.is_cuda:
         return transform(mask)[1]
     row, column = ndimage.distance_transform_edt(

@@ -49,9 +49,9 @@ def paint(
     if not len(mesh.faces) or mesh.colors is None or part is None:
         return mesh, gaussians
     device = with_doubles(torch.device(device))
-    intrinsics, mask, whole = part.intrinsics(intrinsics), part.some(mask), ~part.some(~mask)
+    intrinsics, mask, beside = part.intrinsics(intrinsics), part.some(mask), part.some(~mask)
     photo, shown, whole = (
-        torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask, whole)
+        torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask, ~beside)
     )
     clean = _clean(photo, mask)
     placed, faces = _placed(mesh.vertices, pose, device), torch.tensor(mesh.faces, device=device)

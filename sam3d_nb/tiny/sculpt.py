@@ -52,7 +52,7 @@ class Sculptor:
         sight = look((x, y, z), self.pose, self.intrinsics, self.mask.shape, device=device)
         found = distance.clone()
         if sight is not None:
-            found = self._changed(sight, distance.to(device, torch.float64)).to(distance)
+            found = self._changed(sight, distance.to(device).double()).to(distance)
         found[enclosed(found > 0)] = -1.0
         found = _closed(found)
         return found if bool((found < 0).any()) else distance  # all gone: mask and place disagree

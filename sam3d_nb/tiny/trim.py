@@ -17,7 +17,8 @@ from sam3d_nb.tiny.sculpt import OTHERS, Sculptor
 from sam3d_nb.tiny.window import Window, around
 
 FINEST = 512  # pixels across the mask that are looked at
-FARTHEST = 1 / 64  # sides of the cube by which a vertex moves at most
+FARTHEST = 1 / 64  # sides of the cube by which a vertex moves at most, or FEWEST pixels
+FEWEST = 2
 ROUNDS = 3
 WAY = 0.98  # share of its way that a vertex moves: no two come to the same place
 
@@ -35,7 +36,7 @@ def trimmed(surface: Surface, sculptor: Sculptor) -> Surface:
     if part is None or min(part.height, part.width) < 2:
         return surface
     device = with_doubles(vertices.device)
-    x, y, z = vertices.to(device, torch.float64).unbind(1)
+    x, y, z = vertices.to(device).double().unbind(1)
     center = torch.tensor(pose.translation, dtype=torch.float64, device=device)
     points = torch.stack([x, -z, y], 1) * pose.scale[0] + center  # (V, 3) in the camera
     intrinsics = part.intrinsics(sculptor.intrinsics)
@@ -55,7 +56,7 @@ def _beside(points: Tensor, away: Tensor, sculptor: Sculptor, part: Window) -> T
     at = project(points, intrinsics)
     inside, pixel = pixel_of(at, away.shape)
     side = sculptor.pose.scale[0]
-    limit = (intrinsics[0, 0] * side * FARTHEST / points[:, 2]).clamp(min=2)  # pixels
+    limit = (intrinsics[0, 0] * side * FARTHEST / points[:, 2]).clamp(min=FEWEST)  # pixels
     found = between(away[..., None], at)[:, 0]
     chosen = inside & (points[:, 2] > 0) & (found > 0) & (found < limit)
     if sculptor.exact:
