@@ -153,6 +153,21 @@ def test_what_is_seen_is_made_solid_where_nothing_was_decoded(ball):
         assert (place[..., 2][inside] < DISTANCE).all()
 
 
+@pytest.mark.parametrize("nearer", [0.02, 0.5])
+def test_what_may_be_hidden_stays_and_what_is_below_a_floor_goes(nearer):
+    """Half of the ball is not of the mask: something stands before it, or a floor begins there."""
+    mask, points = seen_ball(wall=DISTANCE)
+    half = np.zeros_like(mask)
+    half[HEIGHT // 2 :] = True
+    depth = np.where(half, points[HEIGHT // 2, WIDTH // 2, 2] - nearer, points[..., 2])
+    points = points / points[..., 2:] * depth[..., None]
+    place, inside = sculpted((mask & ~half, points), np.full((2 * COUNT + 1,) * 3, -0.5))
+    below = (place[..., 1] > 0.15) & (np.abs(place[..., 0]) < 0.2) & (place[..., 2] > DISTANCE)
+    below[:, -1] = below[:, :, 0] = False  # closed at the border of the grid
+    assert below.any()
+    assert inside[below].all() if nearer > 0.1 else not inside[below].any()
+
+
 def test_on_a_large_photo_what_is_behind_the_outline_is_not_the_object():
     """Pixels are joined to blocks, of which those at the outline show the wall as well."""
     finer, count = 12, 2 * COUNT + 1

@@ -87,7 +87,13 @@ def sculpted_distances(
     beyond *= points[:, 2] / camera[0, 0] / side
     at = pixel(points, camera)
     d, inside = distance.reshape(-1).astype(float), beyond <= 0
-    free = ~inside & ((points[:, 2] - seen[at]) / side < (OTHERS if exact else np.inf))
+    free = ~inside
+    if exact:  # but for what something before the mask may hide
+        beside = ndimage.minimum_filter(np.where(mask, np.inf, seen), 3)
+        with np.errstate(invalid="ignore"):
+            hidden = mask & (seen - beside > OTHERS * side)
+        spread(hidden, mask)
+        free &= ((points[:, 2] - seen[at]) / side < OTHERS) | ~hidden[at]
     d = np.where(free, np.maximum(d, beyond * GAIN), d)
     for image in (seen, first):
         spread(image, mask if exact else mask & np.isfinite(pointmap[..., 2]))

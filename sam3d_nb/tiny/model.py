@@ -13,7 +13,7 @@ from sam3d_nb.engine.model import Decoded, Sam3dObjects
 from sam3d_nb.engine.options import Options
 from sam3d_nb.engine.stages import GIVEN, Depth
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import Event, TextureEvent
+from sam3d_nb.events import Event, LayoutEvent, TextureEvent
 from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.model.coords import Voxels
@@ -27,6 +27,7 @@ from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.crumbs import without_crumbs
+from sam3d_nb.tiny.hold import holding
 from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
@@ -87,6 +88,9 @@ class Tiny(Sam3dObjects):
         pose = yield from self.place(latents, moments)
         points = depth.points.numpy()
         exact = depth.source == GIVEN
+        if exact:
+            pose = holding(pose, points, request.mask)
+            yield LayoutEvent(1.0, pose)
         logits = observe(logits, facing(pose), points, request.mask, depth.intrinsics, exact=exact)
         return (yield from self.occupied(logits, generator, options)), pose
 

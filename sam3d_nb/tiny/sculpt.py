@@ -74,11 +74,14 @@ class Sculptor:
         beyond = sight.between(away) * (sight.depth / (focal * side))
         inside = beyond <= 0
 
-        behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
-        free = ~inside & (behind < (OTHERS if self.exact else torch.inf))
-        d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
         known = sure if self.exact else sure & seen.isfinite()
         own = nearest(known if bool(known.any()) else sure)
+        free = ~inside
+        if self.exact:  # but for what something else may hide
+            behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
+            covered = _covered(seen, sure, OTHERS * side).take(own)
+            free &= (behind < OTHERS) | ~sight.at(covered)
+        d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
         seen, first = (of.take(own) for of in (seen, first))  # beside it as well
         if not self.exact:
             seen, first = (_within(of, sight.depth) for of in (seen, first))
@@ -102,6 +105,16 @@ class Sculptor:
         covered[sight.pixel[solid & sight.inside]] = True
         size = 2 * max(1, round(sight.reach / 2)) + 1  # px from one vertex to the next
         return largest(covered.view(part.height, part.width), size)
+
+
+def _covered(seen: Tensor, mask: Tensor, step: float) -> Tensor:
+    """Return which pixels of the mask (h, w) end at something that stands before them.
+
+    seen: (h, w) depth, infinite where unknown. step: by which it is nearer at least; the floor that
+    an object stands on, or the wall at which it is, begins at the object's own depth.
+    """
+    beside = smallest(seen.where(~mask, torch.inf), 3)
+    return mask & (seen - beside > step)  # not where both are infinite
 
 
 def _closed(distance: Tensor) -> Tensor:
