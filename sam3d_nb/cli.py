@@ -239,6 +239,9 @@ def _inference(options: argparse.Namespace) -> int | None:
             on_event=progress,
         )
     _print_paths(run.files)
+    if run.result.depth_is_estimated and run.result.provenance.model == "tiny":
+        note = "no point map: depth is a rough estimate, and what is not seen may be quite wrong"
+        print(f"sam3d-nb: {note}", file=sys.stderr)
     return None
 
 

@@ -200,6 +200,8 @@ def _resolve(path: str | Path) -> Path:
     by_name = not given.exists() and len(given.parts) == 1 and packaged.is_dir()
     folder = packaged if by_name else given
     if not folder.is_dir():
+        if len(given.parts) > 1 or given.suffix.lower() in IMAGE_SUFFIXES:
+            raise InputError(f"there is no file or folder {given}; check the path")
         names = ", ".join(list_examples()) if data_folder().is_dir() else "none"
         raise InputError(
             f"there is no example {given}: give a folder, a photo, or a name that comes with the "

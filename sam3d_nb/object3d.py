@@ -12,6 +12,9 @@ from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.splats import Gaussians
 
+ESTIMATED = "estimated"
+"""The setting `point_map` of an object whose point map was not given."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -49,6 +52,16 @@ class Object3D:
     name: str = "object"
     gaussians: Gaussians | None = None
     intrinsics: np.ndarray | None = None
+
+    @property
+    def depth_is_estimated(self) -> bool:
+        """Whether no point map was given, so that the model estimated it from the photo."""
+        return self.provenance.settings.get("point_map") == ESTIMATED
+
+    def __repr__(self) -> str:
+        """Say what is there instead of printing numbers."""
+        parts = [repr(self.mesh)] + [repr(g) for g in (self.gaussians,) if g is not None]
+        return f"<{self.name}, by {self.provenance.model}: {', '.join(parts)}>"
 
     def mesh_in_camera(self) -> Mesh:
         """Return the mesh in the camera frame (x right, y down, z forward)."""

@@ -51,6 +51,10 @@ class Gaussians:
     opacities: np.ndarray
     colors: np.ndarray
 
+    def __repr__(self) -> str:
+        """Say what is there instead of printing numbers."""
+        return f"<{len(self.centers):,} gaussians>"
+
     def __post_init__(self) -> None:
         count = len(self.centers)
         widths = {"centers": 3, "scales": 3, "rotations": 4, "colors": 3}

@@ -152,7 +152,8 @@ def test_colliding_names_never_share_a_folder(output: Path) -> None:
     [
         ("--mask_index=3", "no mask 3"),
         ("--mask_index=-3", "mask index -3"),
-        ("--image_path=nowhere.png", "there is no example nowhere.png"),
+        ("--image_path=nowhere.png", "there is no file or folder nowhere.png"),
+        ("--image_path=nowhere", "there is no example nowhere"),
         ("--model=imaginary", "no model 'imaginary'; choose from"),
         ("--output_format=fbx", "no format 'fbx'; choose from glb, obj, ply, stl"),
         ("--output_format=", "no format ''"),

@@ -499,7 +499,7 @@ def test_a_name_means_what_it_means_to_load_example(
 
 
 def test_bad_folders_get_a_sentence(tmp_path: Path, scene: Example) -> None:
-    with pytest.raises(InputError, match="there is no example"):
+    with pytest.raises(InputError, match="there is no file or folder"):
         evaluate_folder(tmp_path / "missing", "silhouette")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no photo"):

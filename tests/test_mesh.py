@@ -1,5 +1,7 @@
 """The mesh type, its normals, and splitting edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapes
@@ -163,3 +165,11 @@ def test_a_large_cutout_is_scaled_down() -> None:
     column = round(uv[0] * 2048)
     assert cutout.texture[512, column - 3].max() == 0
     assert cutout.texture[512, column + 3].min() == 255
+
+
+def test_a_mesh_says_what_it_is() -> None:
+    plain = Mesh(np.zeros((3, 3)), [[0, 1, 2]])
+    assert repr(plain) == "<mesh: 3 vertices, 1 triangles>"
+    picture = np.zeros((4, 8, 3), dtype=np.uint8)
+    assert "a texture of 8 x 4" in repr(replace(plain, uv=np.zeros((3, 2)), texture=picture))
+    assert "colors" in repr(plain.with_colors(np.zeros((3, 3), dtype=np.float32)))

@@ -164,6 +164,9 @@ def test_a_photo_alone_will_do(tmp_path: Path) -> None:
     assert s3.compare(result, bear, 0)["silhouette IoU"] >= 0.8
     assert result.gaussians is not None
     assert len(result.gaussians.centers) > 1000
+    assert result.depth_is_estimated
+    assert len(repr(result)) < 200
+    assert ", by tiny: <mesh: " in repr(result)
     for suffix in ("glb", "obj", "ply", "stl"):
         path = result.save(tmp_path / f"bear.{suffix}")
         assert path.stat().st_size > 10_000

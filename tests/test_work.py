@@ -63,7 +63,7 @@ def test_the_package_has_examples() -> None:
 
 
 def test_what_cannot_be_worked_on(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no example"):
+    with pytest.raises(InputError, match="there is no file or folder"):
         list_work(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no photo"):
         list_work(tmp_path)

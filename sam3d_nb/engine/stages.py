@@ -51,6 +51,7 @@ from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.model.structure_flow import sample_structure
 from sam3d_nb.model.surface import Sculpt
+from sam3d_nb.object3d import ESTIMATED
 from sam3d_nb.request import Request
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.weights.store import ModuleStore
@@ -132,7 +133,7 @@ class Stages:
             found = estimate_pointmap(network, image, self.pointmap_options)
         points = found.points.float().cpu()
         points[~points.isfinite().all(-1)] = torch.nan
-        return Depth(points, pixel_intrinsics(found.intrinsics, *points.shape[:2]), "estimated")
+        return Depth(points, pixel_intrinsics(found.intrinsics, *points.shape[:2]), ESTIMATED)
 
     def embed(
         self, request: Request, image: Tensor, depth: Depth, cache: SceneCache

@@ -47,6 +47,15 @@ class Mesh:
             if self.uv is None:
                 raise InputError("a mesh with a texture needs uv coordinates")
 
+    def __repr__(self) -> str:
+        """Say what is there instead of printing numbers."""
+        parts = [f"{len(self.vertices):,} vertices", f"{len(self.faces):,} triangles"]
+        if self.texture is not None:
+            parts.append(f"a texture of {self.texture.shape[1]} x {self.texture.shape[0]}")
+        elif self.colors is not None:
+            parts.append("colors")
+        return f"<mesh: {', '.join(parts)}>"
+
     def _convert(self, name: str, dtype: type, shape: tuple[int | None, ...]) -> None:
         array: np.ndarray = np.ascontiguousarray(getattr(self, name), dtype=dtype)
         matches = array.ndim == len(shape) and all(

@@ -64,6 +64,7 @@ def _object_rows(example: Example, result: Object3D, size: int) -> list[Image.Im
     direction = photo_direction(center)
     title = f"{result.name}{'' if index is None else f' (mask {index})'}"
     made = f"{result.provenance.model}, {len(result.mesh.faces):,} triangles"
+    made += ", depth estimated" if result.depth_is_estimated else ""
     photo = None if index is None else cutout(example.image, example.mask(index), size)
     truth = None if index is None else example.true_mesh(index)
     rows = [_caption(f"{title}: {made}", size), _row(result, direction, photo, size)]
