@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
 from sam3d_nb.frames import Array, Pose
-from sam3d_nb.tiny.window import around
+from sam3d_nb.tiny.observe import within
 
 STRAY = 0.005  # share of the points that may lie beyond on each side
 MARGIN = 1.02  # of the cube's side, around the points
@@ -38,10 +37,10 @@ def holding(pose: Pose, pointmap: Array, mask: np.ndarray) -> Pose:
 
 def _points(pointmap: Array, mask: np.ndarray) -> Array:
     """Return the known points (N, 3) of the mask, without those at its border if there are many."""
-    part = around(mask, 1)
-    if part is None:
+    if not mask.any():
         return np.zeros((0, 3))
-    inside, points = part.cut(mask), part.cut(pointmap)
-    within = ndimage.binary_erosion(inside) & np.isfinite(points).all(-1)
-    inside = inside & np.isfinite(points).all(-1)
-    return points[within if within.sum() >= FEWEST else inside].astype(np.float64)
+    points = within(pointmap, mask)
+    if len(points) < FEWEST:
+        points = pointmap[mask]
+        points = points[np.isfinite(points).all(1)]
+    return points.astype(np.float64)

@@ -56,13 +56,13 @@ def observe(
         else:
             empty = sight.inside & ~touched
     if exact and mask.any():
-        full = _held(_within(pointmap, mask), pose, count, device)
+        full = _held(within(pointmap, mask), pose, count, device)
 
     empty, full = (part.to(logits.device).view_as(logits) for part in (empty, full))
     return logits.masked_fill(empty & ~full, -SURE).masked_fill(full, SURE)
 
 
-def _within(pointmap: Array, mask: np.ndarray) -> Array:
+def within(pointmap: Array, mask: np.ndarray) -> Array:
     """Return the known points (N, 3) of the mask's pixels but for those at its border."""
     part = around(mask, 0)
     assert part is not None  # a mask with pixels has a window
