@@ -46,15 +46,16 @@ def estimate(network: nn.Module, pool: Pool, views: Views, batch: int = 512) -> 
         _estimated(network, pool, views, rows)
         for rows in torch.arange(len(pool), device=device).split(batch)
     ]
-    log_depth, level, intrinsics, usable, unit, shift = (
-        torch.cat([part[i] for part in found]) for i in range(6)
+    return Estimates(
+        *(
+            torch.cat([getattr(part, name) for part in found])
+            for name in ("log_depth", "level", "intrinsics", "usable")
+        ),
+        Layouts.joined([part.layout for part in found]),
     )
-    names = found[0][6]
-    latents = {name: torch.cat([part[6][name] for part in found]) for name in names}
-    return Estimates(log_depth, level, intrinsics, usable, Layouts(unit, shift, latents))
 
 
-def _estimated(network: nn.Module, pool: Pool, views: Views, rows: Tensor) -> tuple:
+def _estimated(network: nn.Module, pool: Pool, views: Views, rows: Tensor) -> Estimates:
     with torch.autocast("cuda", torch.bfloat16, enabled=rows.is_cuda):
         slopes, log_z, mask = looked(network, pool.full_image[rows])
     known = mask > 0.5
@@ -80,7 +81,7 @@ def _estimated(network: nn.Module, pool: Pool, views: Views, rows: Tensor) -> tu
     layout = layouts_of(points, on_object, center, side, pool.up[rows])
     level = log_depth.flatten(1).nanmedian(1).values.nan_to_num()
     offset = (log_depth - level[:, None, None]).half()
-    return offset, level, intrinsics, usable, layout.unit, layout.shift, layout.latents
+    return Estimates(offset, level, intrinsics, usable, layout)
 
 
 def _moved(center: Tensor, seen: Tensor, ratio: Tensor, gain: Tensor) -> Tensor:

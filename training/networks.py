@@ -67,8 +67,12 @@ def share_vision(first: nn.Module, second: nn.Module) -> None:
 
 def begin_backbone(moge: nn.Module, embedder: nn.Module) -> None:
     """Let the depth network's vision transformer begin as the one that sees the photo."""
-    images = [part for part in embedder.module_list if isinstance(part, ImageEmbed)]
-    moge.backbone.load_state_dict(images[0].backbone.state_dict())
+    moge.backbone.load_state_dict(backbones(embedder)[0].state_dict())
+
+
+def backbones(embedder: nn.Module) -> list[nn.Module]:
+    """Return the vision transformers of a condition embedder, that of the photo first."""
+    return [part.backbone for part in embedder.module_list if isinstance(part, ImageEmbed)]
 
 
 class Average:

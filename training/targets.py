@@ -149,6 +149,16 @@ class Layouts:
     shift: Tensor  # (N, 3) camera frame of the network
     latents: dict[str, Tensor]  # (N, 1, channels)
 
+    @classmethod
+    def joined(cls, parts: list[Layouts]) -> Layouts:
+        """Concatenate layouts."""
+        names = parts[0].latents
+        return cls(
+            torch.cat([part.unit for part in parts]),
+            torch.cat([part.shift for part in parts]),
+            {name: torch.cat([part.latents[name] for part in parts]) for name in names},
+        )
+
 
 def layouts(pool: Pool, views: Views) -> Layouts:
     """Return moments of the true point maps of a pool, and the latents that go with them."""
@@ -159,12 +169,7 @@ def layouts(pool: Pool, views: Views) -> Layouts:
         parts.append(
             layouts_of(points, pool.mask[rows], opencv_center(some), some.side, pool.up[rows])
         )
-    latents = {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents}
-    return Layouts(
-        torch.cat([part.unit for part in parts]),
-        torch.cat([part.shift for part in parts]),
-        latents,
-    )
+    return Layouts.joined(parts)
 
 
 def opencv_center(views: Views) -> Tensor:

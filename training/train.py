@@ -32,7 +32,7 @@ from training.data.shapes import HELD_OUT_SEEDS, procedural
 from training.depth import moge
 from training.estimates import estimate
 from training.loop import Schedule, train
-from training.networks import begin_backbone, build, load, save, share_vision
+from training.networks import backbones, begin_backbone, build, load, save, share_vision
 from training.samples import Samples
 from training.targets import layouts, view_cubes
 
@@ -140,11 +140,11 @@ class Trainer:
         if stage == "moge" and self.options.photo_backbone:
             begin_backbone(modules["moge"], self.network("condition_stage1"))
         if stage == "flow" and self.options.freeze_vision:
-            frozen = tuple(_vision(modules["condition_stage1"]))
+            frozen = tuple(backbones(modules["condition_stage1"]))
         if stage == "latent":
             first = self.network("condition_stage1")
             share_vision(first, modules["condition_stage2"])
-            frozen = tuple(_vision(first))
+            frozen = tuple(backbones(first))
         for module in frozen:
             module.requires_grad_(False)
         makers = {
@@ -240,10 +240,6 @@ def save_files(folder: Path, networks: dict[str, nn.Module]) -> None:
     for file in dict.fromkeys(map(file_of, networks)):
         held = {name: network for name, network in networks.items() if file_of(name) == file}
         save(folder / file, held, SHARED if file == file_of("latent_flow") else ())
-
-
-def _vision(embedder: nn.Module) -> list[nn.Module]:
-    return [network.backbone for network in embedder.module_list if hasattr(network, "backbone")]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.tiny.pixels import largest, smallest
-from sam3d_nb.tiny.sight import look
+from sam3d_nb.tiny.sight import in_cube, look
 from sam3d_nb.tiny.window import around
 
 SURE = 8.0  # a logit that no other evidence turns
@@ -72,9 +72,8 @@ def within(pointmap: Array, mask: np.ndarray) -> Array:
 
 def _held(points: Array, pose: Pose, count: int, device: torch.device) -> Tensor:
     """Return which voxels hold at least `FEWEST` of the points (N, 3), (R, R, R) bool."""
-    center = torch.tensor(pose.translation, dtype=torch.float64, device=device)
-    x, y, z = ((torch.from_numpy(points).to(device) - center) / pose.scale[0]).unbind(1)
-    place = ((torch.stack([x, z, -y]) + 0.5) * count).floor().long()  # (3, N) view axes
+    seen = torch.from_numpy(points).to(device).double()
+    place = ((in_cube(seen, pose).T + 0.5) * count).floor().long()  # (3, N)
     place = place[:, ((place >= 0) & (place < count)).all(0)]
     flat = (place[0] * count + place[1]) * count + place[2]
     return (torch.bincount(flat, minlength=count**3) >= FEWEST).view((count,) * 3)

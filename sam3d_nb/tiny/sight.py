@@ -99,6 +99,18 @@ def look(
     return Sight(part, column, row, away[:, None], reach / part.step)
 
 
+def in_camera(points: Tensor, pose: Pose) -> Tensor:
+    """Return points (N, 3) float64 of the view cube in the camera, OpenCV axes."""
+    x, y, z = points.unbind(1)
+    return torch.stack([x, -z, y], 1) * pose.scale[0] + points.new_tensor(pose.translation)
+
+
+def in_cube(points: Tensor, pose: Pose) -> Tensor:
+    """Return points (N, 3) float64 of the camera in the view cube, see `in_camera`."""
+    x, y, z = ((points - points.new_tensor(pose.translation)) / pose.scale[0]).unbind(1)
+    return torch.stack([x, z, -y], 1)
+
+
 def spacing(axes: tuple[Array, Array, Array]) -> float:
     """Return how far apart the points of a grid are, in sides of the cube."""
     return 1 / max(1, round(1 / (axes[2][1] - axes[2][0])))

@@ -14,6 +14,7 @@ from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.tiny.nearest import outside
 from sam3d_nb.tiny.pixels import between, pixel_of, project
 from sam3d_nb.tiny.sculpt import OTHERS, Sculptor
+from sam3d_nb.tiny.sight import in_camera, in_cube
 from sam3d_nb.tiny.window import Window, around
 
 FINEST = 512  # pixels across the mask that are looked at
@@ -36,15 +37,12 @@ def trimmed(surface: Surface, sculptor: Sculptor) -> Surface:
     if part is None or min(part.height, part.width) < 2:
         return surface
     device = with_doubles(vertices.device)
-    x, y, z = vertices.to(device).double().unbind(1)
-    center = torch.tensor(pose.translation, dtype=torch.float64, device=device)
-    points = torch.stack([x, -z, y], 1) * pose.scale[0] + center  # (V, 3) in the camera
+    points = in_camera(vertices.to(device).double(), pose)  # (V, 3)
     intrinsics = part.intrinsics(sculptor.intrinsics)
     away = outside(torch.from_numpy(part.some(sculptor.mask)).to(device))  # (h, w) pixels
     chosen = _beside(points, away, sculptor, part).nonzero()[:, 0]
     points[chosen] = _moved(points[chosen], away, intrinsics)
-    x, y, z = ((points - center) / pose.scale[0]).unbind(1)
-    return replace(surface, vertices=torch.stack([x, z, -y], 1).to(vertices))
+    return replace(surface, vertices=in_cube(points, pose).to(vertices))
 
 
 def _beside(points: Tensor, away: Tensor, sculptor: Sculptor, part: Window) -> Tensor:
