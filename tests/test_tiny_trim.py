@@ -112,6 +112,15 @@ def test_distances_to_a_mask_are_those_of_a_loop(device: str) -> None:
             assert np.hypot(row - place[0], column - place[1]) == pytest.approx(far)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_of_pixels_that_are_equally_near_every_device_takes_the_same(device: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        mask = torch.from_numpy(rng.random(rng.integers(3, 24, 2)) < rng.choice([0.03, 0.1, 0.3]))
+        if bool(mask.any()):
+            assert torch.equal(transform(mask.to(device))[1].cpu(), nearest(mask))
+
+
 def test_without_a_mask_everything_is_far() -> None:
     nothing = torch.zeros(4, 5, dtype=torch.bool)
     assert bool((outside(nothing) > 1000).all())

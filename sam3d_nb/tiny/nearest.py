@@ -7,7 +7,7 @@ from scipy import ndimage
 from torch import Tensor
 
 NOWHERE = 1 << 14  # columns that a row without any is away, more than a picture has
-PIECE = 1 << 26  # distances worked on at once: 256 MiB
+PIECE = 1 << 25  # distances worked on at once: 256 MiB
 
 
 def distance(mask: Tensor) -> Tensor:
@@ -39,21 +39,24 @@ def outside(mask: Tensor) -> Tensor:
 
 
 def transform(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared distances (h, w) int32 to `mask`, and the nearest pixels (h, w) int64.
+    """Return squared distances (h, w) int64 to `mask`, and the nearest pixels (h, w) int64.
 
-    Exactly, first within each row and then along columns over all rows: many sums, no loop.
+    Exactly, first within each column and then along rows over all columns: many sums, no loop. Of
+    pixels that are equally near it takes the one that SciPy takes: the first column, and in it the
+    first row.
     """
     height, width = mask.shape
-    place = torch.arange(width, dtype=torch.int32, device=mask.device)
-    before = torch.where(mask, place, -NOWHERE).cummax(1).values
-    after = torch.where(mask, place, NOWHERE).flip(1).cummin(1).values.flip(1)
-    column = torch.where(place - before <= after - place, before, after)  # (h, w)
-    across = (place - column) ** 2
-    rows = torch.arange(height, dtype=torch.int32, device=mask.device)
+    place = torch.arange(height, device=mask.device)[:, None]
+    before = torch.where(mask, place, -NOWHERE).cummax(0).values
+    after = torch.where(mask, place, NOWHERE).flip(0).cummin(0).values.flip(0)
+    row = torch.where(place - before <= after - place, before, after)  # (h, w)
+    along = (place - row) ** 2
+    columns = torch.arange(width, device=mask.device)
     found = []
-    for part in rows.split(max(1, PIECE // (height * width))):
-        along = (part[:, None] - rows) ** 2  # (n, h)
-        found.append((across + along[:, :, None]).min(1))  # over h: (n, w)
-    square = torch.cat([values for values, _ in found])
-    row = torch.cat([index for _, index in found])
-    return square, row * width + column.gather(0, row)
+    for part in columns.split(max(1, PIECE // (height * width))):
+        across = (columns - part[:, None]) ** 2  # (n, w)
+        key = (along[:, None] + across) * width + columns  # a minimum's own place is not certain
+        found.append(key.amin(2))  # over w: (h, n)
+    key = torch.cat(found, 1)
+    column = key % width
+    return key // width, row.gather(1, column) * width + column
