@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import ConditionConfig, PointEmbedConfig, VisionConfig
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.layers import OUTPUT_EPS, LayerNorm, layer_norm, set_linear_dtype
 from sam3d_nb.model.vision import Block, VisionTransformer
 
@@ -56,7 +57,7 @@ class ImageEmbed(nn.Module):
         if tuple(x.shape[-2:]) != (size, size):
             x = F.interpolate(x, (size, size), mode="bilinear")
         x = x.expand(-1, 3, -1, -1)
-        mean, std = (x.new_tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
+        mean, std = constant((IMAGE_MEAN, IMAGE_STD), x.device, x.dtype)[..., None, None]
         return self.backbone((x - mean) / std)
 
 

@@ -12,8 +12,10 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.layers import position_embedding
 from sam3d_nb.model.windows import Groups
 
@@ -115,7 +117,7 @@ class Grid:
         Column (a * 3 + b) * 3 + c is the voxel at offset (a - 1, b - 1, c - 1).
         """
         _, plane, line, _ = self._strides
-        steps = torch.tensor([x * plane + y * line + z for x, y, z in TAPS], device=self.device)
+        steps = constant(tuple(x * plane + y * line + z for x, y, z in TAPS), self.device)
         return self._volume[self._cells[:, None] + steps]
 
     @cached_property
@@ -138,8 +140,7 @@ class Grid:
 
         Entry t of a voxel is 27 * (parent of neighbor t) + t, with M as the parent of none.
         """
-        none = self.parents.index.new_tensor([len(self.parents.grid)])
-        parents = torch.cat([self.parents.index, none])  # (N + 1,)
+        parents = F.pad(self.parents.index, (0, 1), value=len(self.parents.grid))  # (N + 1,)
         table = parents[self.neighbors] * len(TAPS)
         return table + torch.arange(len(TAPS), dtype=torch.int32, device=self.device)
 
@@ -149,8 +150,8 @@ class Grid:
 
         Children of one voxel are consecutive rows; their neighbor table follows from this grid's.
         """
-        octants = self.coords.new_tensor([(0, *octant) for octant in OCTANTS])  # (8, 4)
-        double = self.coords * self.coords.new_tensor([1, 2, 2, 2])
+        octants = constant(tuple((0, *octant) for octant in OCTANTS), self.device, torch.int32)
+        double = self.coords * constant((1, 2, 2, 2), self.device, torch.int32)
         coords = (double[:, None] + octants).view(-1, 4)  # (8 N, 4)
         grid = _SubdividedGrid._derived(coords, self.resolution * 2)
         grid._parent = weakref.ref(self)
@@ -159,7 +160,7 @@ class Grid:
     @cached_property
     def doubled(self) -> "Grid":
         """This grid twice over, the copy as further batch items: one guided step in one pass."""
-        shift = self.coords.new_tensor([len(self.items), 0, 0, 0])
+        shift = constant((len(self.items), 0, 0, 0), self.device, torch.int32)
         return Grid._derived(torch.cat([self.coords, self.coords + shift]), self.resolution)
 
     def windows(self, size: int, shift: int) -> Groups:
@@ -245,9 +246,8 @@ class Grid:
     @cached_property
     def _cells(self) -> Tensor:
         """Index of each voxel in `_volume`, (N,) int64."""
-        strides = torch.tensor(self._strides, device=self.device)
-        inner = self.coords.long() + torch.tensor([0, 1, 1, 1], device=self.device)
-        return (inner * strides).sum(dim=1)
+        inner = self.coords.long() + constant((0, 1, 1, 1), self.device)
+        return (inner * constant(self._strides, self.device)).sum(dim=1)
 
     @cached_property
     def _volume(self) -> Tensor:
@@ -293,8 +293,8 @@ def _child_taps(device: torch.device) -> tuple[Tensor, Tensor]:
         taps.append(TAPS.index(tuple(f // 2 for f in fine)))  # type: ignore[arg-type]
         octants.append(OCTANTS.index(tuple(f % 2 for f in fine)))  # type: ignore[arg-type]
     return (
-        torch.tensor(taps, device=device),
-        torch.tensor(octants, dtype=torch.int32, device=device),
+        constant(tuple(taps), device),
+        constant(tuple(octants), device, torch.int32),
     )
 
 

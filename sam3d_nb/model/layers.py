@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam3d_nb.model import kernels
+from sam3d_nb.model.constants import constant
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -95,8 +96,8 @@ def modulation_table(layers: Iterable[nn.Module], embedding: Tensor) -> Tensor:
         layer(embedding.to(linear_dtype(layer))).float().unflatten(-1, (6, -1)) for layer in layers
     ]  # blocks x (S, 6, C)
     table = torch.stack(rows, 1)
-    one = table.new_tensor([0, 1, 0, 0, 1, 0])[:, None]  # (6, 1): the two scales become gains
-    return table + one
+    one = constant((0, 1, 0, 0, 1, 0), table.device, table.dtype)
+    return table + one[:, None]  # (6, 1): the two scales become gains
 
 
 def linear_dtype(module: nn.Module) -> torch.dtype:
@@ -256,7 +257,9 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Map (S,) to (S, C); times are given in thousandths, 0 … 1000."""
-        return self.mlp(timestep_sinusoid(t, self.frequencies).to(linear_dtype(self)))
+        weight = cast(nn.Linear, self.mlp[0]).weight
+        t = t.to(weight.device)
+        return self.mlp(timestep_sinusoid(t, self.frequencies).to(weight.dtype))
 
 
 def timestep_sinusoid(t: Tensor, channels: int = 256) -> Tensor:
