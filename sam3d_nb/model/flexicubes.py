@@ -201,10 +201,11 @@ def _faces(
     parts = [_quads_along(axis, table, case, cells, sdf) for axis in range(3)]
     order = torch.cat([part[0] for part in parts]).argsort()
     around = torch.cat([part[1] for part in parts])[order]  # (Q, 4): cells, ascending
+    numbers = [constant(_around(axis)[1], case.device) for axis in range(3)]  # of edges, (4,) each
     vertex = torch.cat(
         [
-            owners.first[part[1]] + table.edge_group[case[part[1]], constant(_around(axis)[1], case.device)]
-            for axis, part in enumerate(parts)
+            owners.first[cell] + table.edge_group[case[cell], edge]
+            for (_, cell, _), edge in zip(parts, numbers, strict=True)
         ]
     )[order]  # (Q, 4)
     positive = torch.cat([part[2] for part in parts])[order]  # (Q,): sign of the first end

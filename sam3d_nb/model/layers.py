@@ -225,11 +225,16 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(condition_channels, 2 * channels)
         self.to_out = nn.Linear(channels, channels)
 
-    def keys_values(self, tokens: Tensor) -> KeysValues:
-        """Project tokens (B, M, condition channels), each result contiguous in memory."""
+    def keys_values(self, tokens: Tensor, own: KeysValues | None = None) -> KeysValues:
+        """Project tokens (B, M, condition channels), each result contiguous in memory.
+
+        own: results of the same shape, to be written over.
+        """
         kv = self.to_kv(tokens.to(self.to_kv.weight.dtype))
-        kv = kv.unflatten(-1, (2, self.heads, -1))  # (B, M, 2, H, d)
-        return KeysValues(kv[:, :, 0].contiguous(), kv[:, :, 1].contiguous())
+        keys, values = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)  # (B, M, H, d) each
+        if own is None:
+            return KeysValues(keys.contiguous(), values.contiguous())
+        return KeysValues(own.keys.copy_(keys), own.values.copy_(values))
 
     def unconditional(self) -> Tensor:
         """Return what attention to tokens that are all zero gives for any query, (C,).
