@@ -1,4 +1,4 @@
-"""Flows faster on CUDA: steps replayed from CUDA graphs, stage 1's two streams side by side.
+"""Networks faster on CUDA: steps replayed from CUDA graphs, stage 1's two streams side by side.
 
     flow = accelerate(build_structure_flow(dtype=torch.float16, device="cuda"))
     for step, latents in sample_structure(flow, tokens, noise): ...
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.conditioning import ImageEmbed
+from sam3d_nb.model.constants import onto
 from sam3d_nb.model.graphs import StepGraphs, side_streams
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import Condition as LatentCondition
@@ -184,6 +186,36 @@ def side_by_side(
     finally:  # also after an error: no capture ends while its streams are apart
         main.wait_stream(side)
     return flow.decode(shape, layout)
+
+
+class AcceleratedVision:
+    """`ImageEmbed.features` with the passes of the DINOv2 networks replayed.
+
+    Graphs serve all later images of the same size, until `close`. Off CUDA, and where memory is
+    short, passes run as they are.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: StepGraphs | None = None
+        self._built_for: dict[nn.Module, list[int]] = {}  # addresses in the graphs
+
+    def __call__(self, embed: ImageEmbed, image: Tensor) -> Tensor:
+        """Return `embed.features(image)`."""
+        backbone, device = embed.backbone, embed.backbone.cls_token.device
+        self._graphs = self._graphs or StepGraphs(device)
+        places = addresses(backbone.modules())
+        if self._built_for.setdefault(backbone, places) != places:
+            self.close()
+            self._built_for[backbone] = places
+        image = onto(image, device)
+        kind = (backbone, image.shape, image.dtype)
+        return self._graphs.run(kind, embed.features, image).clone()
+
+    def close(self) -> None:
+        """Free the graphs."""
+        self._built_for.clear()
+        if self._graphs is not None:
+            self._graphs.close()
 
 
 class AcceleratedLatentFlow:

@@ -1,8 +1,10 @@
-"""Small tensors of known numbers, made once a device.
+"""Numbers of the host on a GPU without waiting for it.
 
-Making one on a GPU copies it from the host, which waits for all that the GPU has queued.
+An ordinary copy waits for all that the GPU has queued. So what is always the same is copied once,
+and what differs goes by way of page-locked memory.
 """
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -24,3 +26,11 @@ def constant(values: Any, device: torch.device, dtype: torch.dtype | None = None
 def _kept(values: Any, device: torch.device, dtype: torch.dtype | None) -> Tensor:
     with torch.inference_mode(False):  # else no gradient could ever go through its products
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def onto(x: Tensor, device: torch.device) -> Tensor:
+    """Return `x` on `device`, where it arrives in its turn; a new one, or `x` if it is there."""
+    if x.device.type == "cpu" and device.type == "cuda":
+        with suppress(RuntimeError):  # the host locks no more pages
+            return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
