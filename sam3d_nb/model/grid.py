@@ -54,21 +54,24 @@ class Grid:
 
     def __init__(self, coords: Tensor, resolution: int = 64) -> None:
         _check_form(coords, resolution)
-        _check_values(coords, resolution)
-        self._set(coords.to(torch.int32).contiguous(), resolution)
+        count = _check_values(coords, resolution)
+        whole = [slice(0, len(coords))] if count == 1 else None
+        self._set(coords.to(torch.int32).contiguous(), resolution, whole)
         self._check_repeats()
 
-    def _set(self, coords: Tensor, resolution: int) -> None:
+    def _set(self, coords: Tensor, resolution: int, items: list[slice] | None) -> None:
         self.coords = coords  # (N, 4) int32
         self.resolution = resolution
+        if items is not None:
+            self.items = items
         self._windows: dict[tuple[int, int], Groups] = {}
         self._positions: dict[int, Tensor] = {}
 
     @classmethod
-    def _derived(cls, coords: Tensor, resolution: int) -> Self:
-        """Make a grid of coordinates that are known to be valid."""
+    def _derived(cls, coords: Tensor, resolution: int, items: list[slice] | None = None) -> Self:
+        """Make a grid of coordinates that are known to be valid, of items if those are known."""
         grid = cls.__new__(cls)
-        grid._set(coords, resolution)
+        grid._set(coords, resolution, items)
         return grid
 
     def __len__(self) -> int:
@@ -131,7 +134,8 @@ class Grid:
         octant = _lexicographic(torch.zeros_like(self.coords[:, 0]), self.xyz % 2, 2)
         children = coords.new_full((len(unique) * 8,), len(self))
         children[index * 8 + octant] = self._row_numbers
-        grid = Grid._derived(coords, side)
+        whole = [slice(0, len(coords))] if len(self.items) == 1 else None
+        grid = Grid._derived(coords, side, whole)
         return Parents(grid, index.to(torch.int32), count.to(torch.int32), children.view(-1, 8))
 
     @cached_property
@@ -153,7 +157,8 @@ class Grid:
         octants = constant(tuple((0, *octant) for octant in OCTANTS), self.device, torch.int32)
         double = self.coords * constant((1, 2, 2, 2), self.device, torch.int32)
         coords = (double[:, None] + octants).view(-1, 4)  # (8 N, 4)
-        grid = _SubdividedGrid._derived(coords, self.resolution * 2)
+        items = [slice(8 * rows.start, 8 * rows.stop) for rows in self.items]
+        grid = _SubdividedGrid._derived(coords, self.resolution * 2, items)
         grid._parent = weakref.ref(self)
         return grid
 
@@ -161,7 +166,9 @@ class Grid:
     def doubled(self) -> "Grid":
         """This grid twice over, the copy as further batch items: one guided step in one pass."""
         shift = constant((len(self.items), 0, 0, 0), self.device, torch.int32)
-        return Grid._derived(torch.cat([self.coords, self.coords + shift]), self.resolution)
+        copies = [slice(rows.start + len(self), rows.stop + len(self)) for rows in self.items]
+        coords = torch.cat([self.coords, self.coords + shift])
+        return Grid._derived(coords, self.resolution, [*self.items, *copies])
 
     def windows(self, size: int, shift: int) -> Groups:
         """Return the attention windows: voxel p lies in window floor((p + shift) / size) per axis.
@@ -326,7 +333,8 @@ def _check_form(coords: Tensor, resolution: int) -> None:
         raise InputError("coordinates name 0 voxels; give at least 1")
 
 
-def _check_values(coords: Tensor, resolution: int) -> None:
+def _check_values(coords: Tensor, resolution: int) -> int:
+    """Raise `InputError` for coordinates that no grid has; return the number of batch items."""
     coords = coords.long()
     low, high = torch.stack([coords.amin(0), coords.amax(0)]).tolist()
     if min(low[1:]) < 0 or max(high[1:]) >= resolution:
@@ -335,6 +343,8 @@ def _check_values(coords: Tensor, resolution: int) -> None:
             f"{int(outside)} of {len(coords)} voxels lie outside 0 to {resolution - 1}: "
             f"coordinates run from {min(low[1:])} to {max(high[1:])}"
         )
+    if low[0] == high[0] == 0:
+        return 1
     runs, counts = torch.unique_consecutive(coords[:, 0], return_counts=True)
     present = torch.unique(runs)
     if low[0] != 0 or high[0] != len(present) - 1:
@@ -347,3 +357,4 @@ def _check_values(coords: Tensor, resolution: int) -> None:
             f"rows of {len(present)} batch items stand in {len(counts)} runs; "
             "put the rows of each item together"
         )
+    return len(present)
