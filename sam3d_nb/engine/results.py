@@ -19,6 +19,7 @@ from sam3d_nb.engine.sums import sums
 from sam3d_nb.errors import ReconstructionError
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.gaussians import GaussianSet
 from sam3d_nb.model.layout import MESH_TO_LOCAL, Layout, camera_pose, conjugate, multiply
@@ -52,7 +53,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     weighted = torch.linalg.cross(b - a, c - a)
     total = sums(weighted.repeat(3, 1), faces.long().T.reshape(-1), len(vertices))
     length = torch.linalg.vector_norm(total, dim=1, keepdim=True)
-    flat = total.new_tensor([0, 0, 1])
+    flat = constant((0, 0, 1), total.device, total.dtype)
     return torch.where(length > 0, total / length.where(length > 0, 1), flat).float()
 
 
@@ -66,7 +67,8 @@ def gaussians_of(found: GaussianSet) -> Gaussians:
 
     Raises ReconstructionError where numbers are not finite.
     """
-    turn = conjugate(found.raw_rotation.new_tensor(MESH_TO_LOCAL))
+    raw = found.raw_rotation
+    turn = conjugate(constant(MESH_TO_LOCAL, raw.device, raw.dtype))
     columns = {
         "centers": object_frame(found.xyz),
         "scales": found.scale,

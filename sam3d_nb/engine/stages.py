@@ -35,10 +35,11 @@ from sam3d_nb.model import latent_flow, structure_flow
 from sam3d_nb.model.accelerate import (
     AcceleratedLatentFlow,
     AcceleratedStructureFlow,
+    AcceleratedVision,
     accelerate,
 )
 from sam3d_nb.model.cache import SceneCache
-from sam3d_nb.model.conditioning import condition_tokens
+from sam3d_nb.model.conditioning import Features, begin_condition, condition_tokens
 from sam3d_nb.model.coords import Voxels, find_voxels
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.grid import Grid
@@ -46,7 +47,7 @@ from sam3d_nb.model.latent_flow import denormalize, sample_latent
 from sam3d_nb.model.layout import decode_layout
 from sam3d_nb.model.mesh_decoder import MeshDecoder
 from sam3d_nb.model.pointmap import PointMapOptions, estimate_pointmap
-from sam3d_nb.model.preprocess import Moments, flip_frame, mask_tensor, prepare_inputs
+from sam3d_nb.model.preprocess import Moments, flip_frame, image_inputs, mask_tensor, point_inputs
 from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.model.structure_flow import sample_structure
@@ -99,11 +100,13 @@ class Stages:
         self.memory = Placement(store, device, memory)
         self.accelerate = device.type == "cuda" if accelerate is None else accelerate
         self._accelerated: dict[str, AcceleratedStructureFlow | AcceleratedLatentFlow] = {}
+        self._vision = AcceleratedVision()
 
     def release(self) -> None:
         """Free the memory of the device; the next reconstruction takes it again."""
         for flow in self._accelerated.values():
             flow.close()
+        self._vision.close()
         self.memory.clear()
 
     def estimate_depth(
@@ -131,8 +134,8 @@ class Stages:
         with self.memory.hold("moge"):
             network = self.store.get("moge", self.device)
             found = estimate_pointmap(network, image, self.pointmap_options)
-        points = found.points.float().cpu()
-        points[~points.isfinite().all(-1)] = torch.nan
+        points = found.points.float()
+        points = points.masked_fill(~points.isfinite().all(-1, keepdim=True), torch.nan).cpu()
         return Depth(points, pixel_intrinsics(found.intrinsics, *points.shape[:2]), ESTIMATED)
 
     def embed(
@@ -140,16 +143,24 @@ class Stages:
     ) -> Generator[Event, None, Condition]:
         """Turn photo (3, H, W), mask and point map into the condition tokens of both stages."""
         yield ConditioningEvent()
-        mask = mask_tensor(torch.tensor(request.mask))
-        points = cache.recall(flip_frame, depth.points, _network_frame)  # (3, H, W)
-        inputs = prepare_inputs(image, mask, points, self.config.preprocess, cache)
+        mask, config = mask_tensor(torch.tensor(request.mask)), self.config.preprocess
+        views = image_inputs(image, mask, config, cache)
         with self.memory.hold("condition_stage1", "condition_stage2"):
             first = self.store.get("condition_stage1", self.device)
             second = self.store.get("condition_stage2", self.device)
-            tensors = inputs.to(self.device).tensors
-            tokens = condition_tokens([first, second], tensors, cache)
+            begin_condition([first, second], views, cache, self._features)
+            points = cache.recall(flip_frame, depth.points, _network_frame)  # (3, H, W)
+            inputs = point_inputs(points, mask, config)
+            tensors = views | inputs.tensors
+            tokens = condition_tokens([first, second], tensors, cache, self._features)
         yield ConditioningEvent(1.0)
         return Condition(tokens, inputs.moments)
+
+    @property
+    def _features(self) -> Features | None:
+        """What runs the backbones; their graphs stay, so they are for where there is room."""
+        stay = self.accelerate and self.memory.roomy and not self.memory.staged
+        return self._vision if stay else None
 
     def sample_structure(
         self, tokens: Tensor, generator: torch.Generator, options: Options

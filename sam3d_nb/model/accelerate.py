@@ -1,4 +1,4 @@
-"""Flows faster on CUDA: steps replayed from CUDA graphs, stage 1's two streams side by side.
+"""Networks faster on CUDA: steps replayed from CUDA graphs, stage 1's two streams side by side.
 
     flow = accelerate(build_structure_flow(dtype=torch.float16, device="cuda"))
     for step, latents in sample_structure(flow, tokens, noise): ...
@@ -8,13 +8,15 @@ layout tokens and far shorter than their launch; they run beside the shape's, on
 stream. Off CUDA every step runs as it is.
 """
 
-from itertools import chain
-from typing import Any, overload
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.conditioning import ImageEmbed
+from sam3d_nb.model.constants import onto
 from sam3d_nb.model.graphs import StepGraphs, side_streams
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import Condition as LatentCondition
@@ -23,6 +25,8 @@ from sam3d_nb.model.layers import Modulation
 from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.structure_blocks import LAYOUT, SHAPE
 from sam3d_nb.model.structure_flow import Condition, StructureFlow
+
+Table = TypeVar("Table", Tensor, LatentModulation)
 
 
 @overload
@@ -42,6 +46,36 @@ def accelerate(flow: Any) -> Any:
     return AcceleratedLatentFlow(flow)
 
 
+def addresses(modules: Iterable[nn.Module]) -> list[int]:
+    """Return where the tensors of `modules` lie, those inside of them left out."""
+    own = ((*module._parameters.values(), *module._buffers.values()) for module in modules)
+    return [tensor.data_ptr() for some in own for tensor in some if tensor is not None]
+
+
+class LastTimes(Generic[Table]):
+    """The modulation of the last times: most requests have the same, one hundred launches less.
+
+    Weights that are changed in place are not noticed; `close` after that.
+    """
+
+    def __init__(self, compute: Callable[..., Table]) -> None:
+        self._compute: Callable[..., Table] = compute
+        self._known: tuple[object, Table] | None = None
+
+    def __call__(self, device: torch.device, *times: Tensor | None) -> Table:
+        """Return `compute(*times)` for a network on `device`."""
+        if torch.is_grad_enabled():
+            return self._compute(*times)
+        asked = (device, [None if t is None else t.tolist() for t in times])
+        if self._known is None or self._known[0] != asked:
+            self._known = asked, self._compute(*times)
+        return self._known[1]
+
+    def close(self) -> None:
+        """Forget them."""
+        self._known = None
+
+
 class AcceleratedStructureFlow:
     """A `StructureFlow` whose steps are replayed; made by `accelerate`.
 
@@ -52,6 +86,8 @@ class AcceleratedStructureFlow:
     def __init__(self, flow: StructureFlow) -> None:
         device = next(flow.parameters()).device
         self.flow, self.config = flow, flow.config
+        self._modules = list(flow.modules())
+        self._times = LastTimes(flow.modulation)
         self._graphs = StepGraphs(device)
         self._side = side_streams(device)[1] if device.type == "cuda" else None
         self._condition: Condition | None = None  # in buffers that stay where they are
@@ -63,22 +99,24 @@ class AcceleratedStructureFlow:
         Graphs stay where the sizes, and the places of the weights, are those of the last request.
         """
         tokens = self.flow.ready_tokens(tokens)
-        addresses = [t.data_ptr() for t in chain(self.flow.parameters(), self.flow.buffers())]
-        wanted = (tokens.shape, addresses)
+        wanted = (tokens.shape, addresses(self._modules))
         if self._condition is None or self._built_for != wanted:
             self.close()
             self._condition, self._built_for = self.flow.prepare(tokens), wanted
         else:
-            self._condition = self._refilled(self._condition, tokens)
+            own = self._condition
+            self._graphs.run("condition", lambda new: self._refill(own, new), tokens)
+            self._condition = (*own,)  # another, which tells this request from the one before
         return self._condition
 
     def modulation(self, t: Tensor, d: Tensor | None = None) -> Tensor:
         """See `StructureFlow.modulation`."""
-        return self.flow.modulation(t, d)
+        return self._times(next(self.flow.parameters()).device, t, d)
 
     def close(self) -> None:
         """Free the graphs and the condition; the flow itself stays."""
         self._condition = None
+        self._times.close()
         self._graphs.close()
 
     def __call__(
@@ -110,17 +148,12 @@ class AcceleratedStructureFlow:
         kind = (guided, modulation.shape[0])
         return self._graphs.run(kind, step, modulation, *(latents[name] for name in names))
 
-    def _refilled(self, condition: Condition, tokens: Tensor) -> Condition:
-        """Write over the buffers, block by block, so that only one block's is there twice.
-
-        The tuple around them is another, by which a call knows a request from the one before.
-        """
+    def _refill(self, condition: Condition, tokens: Tensor) -> tuple[()]:
+        """Write over the buffers, block by block, so that only one block's is there twice."""
         for own, block in zip(condition, self.flow.blocks, strict=True):
             for stream, layer in own.items():
-                new = block.cross_attn[stream].keys_values(tokens)
-                layer.tokens.keys.copy_(new.keys)
-                layer.tokens.values.copy_(new.values)
-        return (*condition,)
+                block.cross_attn[stream].keys_values(tokens, layer.tokens)
+        return ()
 
 
 def side_by_side(
@@ -155,6 +188,36 @@ def side_by_side(
     return flow.decode(shape, layout)
 
 
+class AcceleratedVision:
+    """`ImageEmbed.features` with the passes of the DINOv2 networks replayed.
+
+    Graphs serve all later images of the same size, until `close`. Off CUDA, and where memory is
+    short, passes run as they are.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: StepGraphs | None = None
+        self._built_for: dict[nn.Module, list[int]] = {}  # addresses in the graphs
+
+    def __call__(self, embed: ImageEmbed, image: Tensor) -> Tensor:
+        """Return `embed.features(image)`."""
+        backbone, device = embed.backbone, embed.backbone.cls_token.device
+        self._graphs = self._graphs or StepGraphs(device)
+        places = addresses(backbone.modules())
+        if self._built_for.setdefault(backbone, places) != places:
+            self.close()
+            self._built_for[backbone] = places
+        image = onto(image, device)
+        kind = (backbone, image.shape, image.dtype)
+        return self._graphs.run(kind, embed.features, image).clone()
+
+    def close(self) -> None:
+        """Free the graphs."""
+        self._built_for.clear()
+        if self._graphs is not None:
+            self._graphs.close()
+
+
 class AcceleratedLatentFlow:
     """A `LatentFlow` whose steps are replayed; made by `accelerate`.
 
@@ -164,6 +227,7 @@ class AcceleratedLatentFlow:
 
     def __init__(self, flow: LatentFlow) -> None:
         self.flow, self.config = flow, flow.config
+        self._times = LastTimes(flow.modulation)
         self._graphs = StepGraphs(next(flow.parameters()).device, patient=True)
         self._served: tuple[LatentCondition, Grid] | None = None
 
@@ -175,11 +239,12 @@ class AcceleratedLatentFlow:
 
     def modulation(self, t: Tensor) -> LatentModulation:
         """See `LatentFlow.modulation`."""
-        return self.flow.modulation(t)
+        return self._times(next(self.flow.parameters()).device, t)
 
     def close(self) -> None:
         """Free the graphs and the last condition; the flow itself stays."""
         self._served = None
+        self._times.close()
         self._graphs.close()
 
     def __call__(

@@ -6,7 +6,8 @@ are the published ones.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,15 @@ from torch import Tensor, nn
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import ConditionConfig, PointEmbedConfig, VisionConfig
+from sam3d_nb.model.constants import constant, onto
 from sam3d_nb.model.layers import OUTPUT_EPS, LayerNorm, layer_norm, set_linear_dtype
 from sam3d_nb.model.vision import Block, VisionTransformer
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet
 IMAGE_STD = (0.229, 0.224, 0.225)
+
+Features = Callable[["ImageEmbed", Tensor], Tensor]
+"""Does what `ImageEmbed.features` does, such as `accelerate.AcceleratedVision`."""
 
 
 class ImageEmbed(nn.Module):
@@ -30,18 +35,25 @@ class ImageEmbed(nn.Module):
         self.prenorm = prenorm
         self.backbone = VisionTransformer(config)
 
-    def forward(self, image: Tensor, cache: SceneCache | None = None) -> Tensor:
-        """Embed `image` (B, 3 or 1, H, W) in [0, 1].
+    def forward(
+        self, image: Tensor, cache: SceneCache | None = None, features: Features | None = None
+    ) -> Tensor:
+        """Embed `image` (B, 3 or 1, H, W) in [0, 1], on any device.
 
         Returns (B, 1 + P, C), the class token and P patches after DINOv2's final norm; with
         `prenorm` (B, 1 + registers + P, C), all tokens before it through a norm without weights.
         """
-        backbone = self.backbone
-        compute = self.features
-        x = compute(image) if cache is None else cache.recall(backbone, image, compute)
+        backbone, x = self.backbone, self.recall(image, cache, features)
         if self.prenorm:
             return layer_norm(x, OUTPUT_EPS)
         return backbone.norm(torch.cat([x[:, :1], x[:, backbone.prefix :]], dim=1))
+
+    def recall(
+        self, image: Tensor, cache: SceneCache | None = None, features: Features | None = None
+    ) -> Tensor:
+        """Return `features(self, image)`, by default its own, if `cache` does not know it."""
+        compute = self.features if features is None else partial(features, self)
+        return compute(image) if cache is None else cache.recall(self.backbone, image, compute)
 
     def features(self, image: Tensor) -> Tensor:
         """Return the tokens before the final norm, (B, 1 + registers + P, C), float32.
@@ -52,11 +64,11 @@ class ImageEmbed(nn.Module):
         if image.ndim != 4 or image.shape[1] not in (1, 3):
             raise InputError(f"image or mask: shape {tuple(image.shape)} must be (B, 3 or 1, H, W)")
         size = self.backbone.config.image_size
-        x = image.float()
+        x = onto(image, self.backbone.cls_token.device).float()
         if tuple(x.shape[-2:]) != (size, size):
             x = F.interpolate(x, (size, size), mode="bilinear")
         x = x.expand(-1, 3, -1, -1)
-        mean, std = (x.new_tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
+        mean, std = constant((IMAGE_MEAN, IMAGE_STD), x.device, x.dtype)[..., None, None]
         return self.backbone((x - mean) / std)
 
 
@@ -79,11 +91,13 @@ class PointPatchEmbed(nn.Module):
             [Block(width, config.heads, config.mlp_ratio, layer_scale=False)]
         )
 
-    def forward(self, pointmap: Tensor, cache: SceneCache | None = None) -> Tensor:
+    def forward(
+        self, pointmap: Tensor, cache: SceneCache | None = None, features: Features | None = None
+    ) -> Tensor:
         """Embed `pointmap` (B, 3, H, W) in network units, not finite where unknown.
 
-        Returns (B, side², C), row-major, where side = input size / patch. `cache` is not used: the
-        full view is normalized by each object's own moments.
+        Returns (B, side², C), row-major, where side = input size / patch. `cache` and `features`
+        are not used: the full view is normalized by each object's own moments.
         """
         if pointmap.ndim != 4 or pointmap.shape[1] != 3:
             raise InputError(f"point map: shape {tuple(pointmap.shape)} must be (B, 3, H, W)")
@@ -97,6 +111,7 @@ class PointPatchEmbed(nn.Module):
     def _points(self, pointmap: Tensor) -> Tensor:
         """Return a feature for each pixel of the resized point map: (B, S, S, C)."""
         size = self.config.input_size
+        pointmap = onto(pointmap, self.point_proj.weight.device)
         points = F.interpolate(pointmap.float(), (size, size), mode="nearest").permute(0, 2, 3, 1)
         known = points.isfinite().all(dim=-1, keepdim=True)  # (B, S, S, 1)
         points = points.where(known, 0).to(self.point_proj.weight.dtype)
@@ -148,20 +163,25 @@ class ConditionEmbedder(nn.Module):
         self.idx_emb = nn.Parameter(torch.empty(groups + 1, config.width))  # last row never read
         nn.init.trunc_normal_(self.idx_emb, std=0.02)
 
-    def forward(self, inputs: Mapping[str, Tensor], cache: SceneCache | None = None) -> Tensor:
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        cache: SceneCache | None = None,
+        features: Features | None = None,
+    ) -> Tensor:
         """Return the condition tokens (B, N, width), blocks in the order of `config.rows`.
 
-        `inputs` as `ConditionInputs.tensors` has them, on the device of the weights; N is 7,528 in
-        stage 1 and 5,496 in stage 2. With a `cache` each backbone sees each distinct image once,
-        over both stages (if they share backbones) and over all objects of a scene. Raises
-        `InputError` for an input that is missing.
+        `inputs` as `ConditionInputs.tensors` has them, on any device; N is 7,528 in stage 1 and
+        5,496 in stage 2. With a `cache` each backbone sees each distinct image once, over both
+        stages (if they share backbones) and over all objects of a scene. `features` runs the
+        backbones instead of `ImageEmbed.features`. Raises `InputError` for a missing input.
         """
         missing = [row.input for row in self.config.rows if row.input not in inputs]
         if missing:
             raise InputError(f"condition embedder: inputs {missing} are missing; got {[*inputs]}")
         blocks = []
         for row in self.config.rows:
-            x = self.module_list[row.network](inputs[row.input], cache)
+            x = self.module_list[row.network](inputs[row.input], cache, features)
             blocks.append(self.projection_nets[row.network](x) + self.idx_emb[row.group])
         return torch.cat(blocks, dim=1)
 
@@ -195,14 +215,33 @@ def condition_tokens(
     embedders: Sequence[ConditionEmbedder],
     inputs: Mapping[str, Tensor],
     cache: SceneCache | None = None,
+    features: Features | None = None,
 ) -> list[Tensor]:
     """Return the condition tokens of several stages, each a (B, N, width).
 
     Every distinct pair of backbone and image is run once for all of them. A `cache` that outlives
-    the call saves the full image's pass for the other objects of the photo.
+    the call saves the full image's pass for the other objects of the photo. Inputs on the host are
+    compared there, and a GPU need not be waited for. `features` as in `ConditionEmbedder`.
     """
     cache = SceneCache() if cache is None else cache
-    return [embedder(inputs, cache) for embedder in embedders]
+    return [embedder(inputs, cache, features) for embedder in embedders]
+
+
+def begin_condition(
+    embedders: Sequence[ConditionEmbedder],
+    inputs: Mapping[str, Tensor],
+    cache: SceneCache,
+    features: Features | None = None,
+) -> None:
+    """Run the backbones on those inputs that are there, for a later `condition_tokens`.
+
+    That is most of the work, and a GPU does it while the host prepares the other inputs.
+    """
+    for embedder in embedders:
+        for row in embedder.config.rows:
+            network = embedder.module_list[row.network]
+            if isinstance(network, ImageEmbed) and row.input in inputs:
+                network.recall(inputs[row.input], cache, features)
 
 
 def build_condition_embedder(

@@ -124,7 +124,8 @@ def check_coords(coords: Tensor) -> None:
         raise InputError(f"voxels must be integer (N, 4), got {coords.dtype} {tuple(coords.shape)}")
     if len(coords) == 0:
         raise InputError("the voxel set is empty: 0 rows")
-    if int(coords.amin()) < 0 or int(coords[:, 0].amax()) > 0:
+    lowest, last = torch.stack([coords.amin(), coords[:, 0].amax()]).tolist()
+    if lowest < 0 or last > 0:
         raise InputError(
             f"voxels must belong to batch item 0 with coordinates from 0 up, got rows from "
             f"{coords.amin(0).tolist()} to {coords.amax(0).tolist()}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.flexicubes_tables import CORNERS, EDGES, MAX_GROUP_EDGES, Tables, tables
 
 WEIGHTS = 21  # logits a cell: 12 edges (beta), 8 corners (alpha), 1 cell (gamma)
@@ -39,14 +40,17 @@ class Cells:
         x, y, z = self.coords.unbind(1)
         return (x * ny + y) * nz + z
 
+    @cached_property
+    def _limits(self) -> Tensor:
+        return torch.tensor(self.shape, device=self.coords.device)
+
     def select(self, rows: Tensor) -> "Cells":
         """Return the cells at `rows`, (m,) ascending."""
         return Cells(self.shape, self.coords[rows], self.corners[rows])
 
     def find(self, coords: Tensor) -> Tensor:
         """Return the row of each cell in `coords`, (n, 3), or -1 where it is not in the list."""
-        limits = torch.tensor(self.shape, device=coords.device)
-        inside = ((coords >= 0) & (coords < limits)).all(1)
+        inside = ((coords >= 0) & (coords < self._limits)).all(1)
         _, ny, nz = self.shape
         x, y, z = coords.unbind(1)
         wanted, index = (x * ny + y) * nz + z, self.index
@@ -197,19 +201,20 @@ def _faces(
     parts = [_quads_along(axis, table, case, cells, sdf) for axis in range(3)]
     order = torch.cat([part[0] for part in parts]).argsort()
     around = torch.cat([part[1] for part in parts])[order]  # (Q, 4): cells, ascending
+    numbers = [constant(_around(axis)[1], case.device) for axis in range(3)]  # of edges, (4,) each
     vertex = torch.cat(
         [
-            owners.first[part[1]] + table.edge_group[case[part[1]], _around(axis)[1].to(case)]
-            for axis, part in enumerate(parts)
+            owners.first[cell] + table.edge_group[case[cell], edge]
+            for (_, cell, _), edge in zip(parts, numbers, strict=True)
         ]
     )[order]  # (Q, 4)
     positive = torch.cat([part[2] for part in parts])[order]  # (Q,): sign of the first end
-    turn = torch.tensor([[2, 3, 1, 0], [0, 1, 3, 2]], device=order.device)[positive.long()]
+    turn = constant(((2, 3, 1, 0), (0, 1, 3, 2)), order.device)[positive.long()]
     vertex, around = vertex.gather(1, turn), around.gather(1, turn)
     gamma = 0.99 * gamma_logits.float().sigmoid() + 0.005  # (M,)
     g = gamma[around]
     even = (g[:, 0] * g[:, 2] > g[:, 1] * g[:, 3]).long()
-    split = torch.tensor([[0, 1, 3, 3, 1, 2], [0, 1, 2, 0, 2, 3]], device=order.device)
+    split = constant(((0, 1, 3, 3, 1, 2), (0, 1, 2, 0, 2, 3)), order.device)
     return vertex.gather(1, split[even]).view(-1, 3)  # (2Q, 3)
 
 
@@ -222,16 +227,16 @@ def _quads_along(
     at its first end is positive (q,).
     """
     offsets, edges = _around(axis)
-    own = int(edges[3])  # the edge as the last of its four cells numbers it
+    own = edges[3]  # the edge as the last of its four cells numbers it
     last = (table.edge_group[case, own] >= 0).nonzero().squeeze(1)  # (q,)
     coords = cells.coords[last]
-    others = [cells.find(coords + offset.to(coords)) for offset in offsets[:3]]
+    others = [cells.find(coords + constant(offset, coords.device)) for offset in offsets[:3]]
     around = torch.stack([*others, last], dim=1)
     complete = (around >= 0).all(1)
     around, last, coords = around[complete], last[complete], coords[complete]
     corner = EDGES[own][0]
     positive = sdf[cells.corners[last, corner]] > 0
-    x, y, z = (coords + torch.tensor(CORNERS[corner], device=coords.device)).unbind(1)
+    x, y, z = (coords + constant(CORNERS[corner], coords.device)).unbind(1)
     nx, ny, nz = (size + 1 for size in cells.shape)
     first_end = (x * ny + y) * nz + z
     second_end_rank = (2, 0, 1)[axis]  # from one vertex edges run to y - 1, z + 1, x + 1
@@ -239,10 +244,10 @@ def _quads_along(
     return key, around, positive
 
 
-def _around(axis: int) -> tuple[Tensor, Tensor]:
-    """Return the four cells around an edge along `axis`, ascending: offsets (4, 3), edges (4,).
+def _around(axis: int) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """Return the four cells around an edge along `axis`, ascending: four offsets, four edges.
 
-    Offsets are from the last of the four cells; the second tensor names the edge in each cell.
+    Offsets are from the last of the four cells; the second tuple names the edge in each cell.
     """
     offsets, edges = [], []
     b, c = (other for other in range(3) if other != axis)
@@ -252,9 +257,9 @@ def _around(axis: int) -> tuple[Tensor, Tensor]:
         corner = [-value for value in offset]  # where the edge begins, seen from that cell
         low = sum(bit << i for i, bit in enumerate(corner))
         ends = {low, low | 1 << axis}
-        offsets.append(offset)
+        offsets.append(tuple(offset))
         edges.append(next(e for e, pair in enumerate(EDGES) if set(pair) == ends))
-    return torch.tensor(offsets), torch.tensor(edges)
+    return tuple(offsets), tuple(edges)
 
 
 def _check(

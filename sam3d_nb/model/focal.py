@@ -5,6 +5,8 @@ length is relative to half the image diagonal; arithmetic is float64 on the CPU.
 """
 
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from sam3d_nb.errors import InputError
 
+CPU = torch.device("cpu")
 SAMPLES = 64  # per axis, whatever the aspect
 FTOL = 1e-3  # the released solver stops this early
 
@@ -23,9 +26,9 @@ def uv_map(rows: int, columns: int, aspect: float, like: Tensor) -> Tensor:
     u first, positive to the right; v positive down; `aspect` width / height of the plane; dtype and
     device as `like`.
     """
-    u, v = _uv_axes(rows, columns, aspect)
-    grid = torch.meshgrid(u.to(like), v.to(like), indexing="xy")  # 2 x (rows, columns)
-    return torch.stack(grid, dim=-1)
+    axes = _uv_axes if torch.compiler.is_compiling() else _kept_axes
+    u, v = axes(rows, columns, aspect, like.device, like.dtype)
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)  # (rows, columns, 2)
 
 
 def recover_focal_shift(
@@ -127,14 +130,27 @@ def _samples(points: Tensor, valid: Tensor) -> tuple[np.ndarray, np.ndarray, np.
     return p[:, :2].numpy(), p[:, 2].numpy(), uv.numpy()
 
 
-def _uv_axes(rows: int, columns: int, aspect: float) -> tuple[Tensor, Tensor]:
-    """Return u of every column (columns,) and v of every row (rows,), float32 on the CPU."""
+@lru_cache(maxsize=64)
+def _kept_axes(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Return what `_uv_axes` does, kept: photos often have the size of the one before."""
+    with torch.inference_mode(False):  # else no gradient could ever go through their products
+        return _uv_axes(*arguments)
+
+
+def _uv_axes(
+    rows: int,
+    columns: int,
+    aspect: float,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """Return u of every column (columns,) and v of every row (rows,), worked out on the CPU."""
     diagonal = math.hypot(1, aspect)
     u, v = (
         half * (2 * _count(n) + 1 - n) / n
         for half, n in ((aspect / diagonal, columns), (1 / diagonal, rows))
     )
-    return u, v
+    return u.to(device, dtype), v.to(device, dtype)
 
 
 def _count(n: int) -> Tensor:

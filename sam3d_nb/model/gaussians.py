@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import GaussianConfig
+from sam3d_nb.model.constants import constant
 
 SH_BAND_0 = 0.28209479177387814  # the constant spherical harmonic
 CUBE_MIN = -0.5  # raw positions count from this corner of the unit cube
@@ -82,7 +83,7 @@ class GaussianSet:
 
     @property
     def _shifted_rotation(self) -> Tensor:
-        return self.raw_rotation + self.raw_rotation.new_tensor([1, 0, 0, 0])
+        return self.raw_rotation + _identity(self.raw_rotation)
 
     @property
     def _opacity_logit(self) -> Tensor:
@@ -103,7 +104,7 @@ class GaussianSet:
         learned = (scale.square() - kernel_size**2).clamp_min(1e-14).sqrt()
         raw_rotation = self.raw_rotation
         if rotation is not None:
-            raw_rotation = rotation - rotation.new_tensor([1, 0, 0, 0])
+            raw_rotation = rotation - _identity(rotation)
         return replace(
             self,
             raw_xyz=xyz - CUBE_MIN,
@@ -150,6 +151,11 @@ class GaussianSet:
         return unset.with_activated(
             xyz=xyz, scale=scale.exp(), rotation=rotation, kernel_size=kernel_size
         )
+
+
+def _identity(like: Tensor) -> Tensor:
+    """Return the quaternion (w, x, y, z) of no rotation, (4,)."""
+    return constant((1, 0, 0, 0), like.device, like.dtype)
 
 
 def _inverse_softplus(y: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.layers import position_embedding
 from sam3d_nb.model.windows import Groups
 
@@ -52,21 +54,24 @@ class Grid:
 
     def __init__(self, coords: Tensor, resolution: int = 64) -> None:
         _check_form(coords, resolution)
-        _check_values(coords, resolution)
-        self._set(coords.to(torch.int32).contiguous(), resolution)
+        count = _check_values(coords, resolution)
+        whole = [slice(0, len(coords))] if count == 1 else None
+        self._set(coords.to(torch.int32).contiguous(), resolution, whole)
         self._check_repeats()
 
-    def _set(self, coords: Tensor, resolution: int) -> None:
+    def _set(self, coords: Tensor, resolution: int, items: list[slice] | None) -> None:
         self.coords = coords  # (N, 4) int32
         self.resolution = resolution
+        if items is not None:
+            self.items = items
         self._windows: dict[tuple[int, int], Groups] = {}
         self._positions: dict[int, Tensor] = {}
 
     @classmethod
-    def _derived(cls, coords: Tensor, resolution: int) -> Self:
-        """Make a grid of coordinates that are known to be valid."""
+    def _derived(cls, coords: Tensor, resolution: int, items: list[slice] | None = None) -> Self:
+        """Make a grid of coordinates that are known to be valid, of items if those are known."""
         grid = cls.__new__(cls)
-        grid._set(coords, resolution)
+        grid._set(coords, resolution, items)
         return grid
 
     def __len__(self) -> int:
@@ -115,7 +120,7 @@ class Grid:
         Column (a * 3 + b) * 3 + c is the voxel at offset (a - 1, b - 1, c - 1).
         """
         _, plane, line, _ = self._strides
-        steps = torch.tensor([x * plane + y * line + z for x, y, z in TAPS], device=self.device)
+        steps = constant(tuple(x * plane + y * line + z for x, y, z in TAPS), self.device)
         return self._volume[self._cells[:, None] + steps]
 
     @cached_property
@@ -129,7 +134,8 @@ class Grid:
         octant = _lexicographic(torch.zeros_like(self.coords[:, 0]), self.xyz % 2, 2)
         children = coords.new_full((len(unique) * 8,), len(self))
         children[index * 8 + octant] = self._row_numbers
-        grid = Grid._derived(coords, side)
+        whole = [slice(0, len(coords))] if len(self.items) == 1 else None
+        grid = Grid._derived(coords, side, whole)
         return Parents(grid, index.to(torch.int32), count.to(torch.int32), children.view(-1, 8))
 
     @cached_property
@@ -138,8 +144,7 @@ class Grid:
 
         Entry t of a voxel is 27 * (parent of neighbor t) + t, with M as the parent of none.
         """
-        none = self.parents.index.new_tensor([len(self.parents.grid)])
-        parents = torch.cat([self.parents.index, none])  # (N + 1,)
+        parents = F.pad(self.parents.index, (0, 1), value=len(self.parents.grid))  # (N + 1,)
         table = parents[self.neighbors] * len(TAPS)
         return table + torch.arange(len(TAPS), dtype=torch.int32, device=self.device)
 
@@ -149,18 +154,21 @@ class Grid:
 
         Children of one voxel are consecutive rows; their neighbor table follows from this grid's.
         """
-        octants = self.coords.new_tensor([(0, *octant) for octant in OCTANTS])  # (8, 4)
-        double = self.coords * self.coords.new_tensor([1, 2, 2, 2])
+        octants = constant(tuple((0, *octant) for octant in OCTANTS), self.device, torch.int32)
+        double = self.coords * constant((1, 2, 2, 2), self.device, torch.int32)
         coords = (double[:, None] + octants).view(-1, 4)  # (8 N, 4)
-        grid = _SubdividedGrid._derived(coords, self.resolution * 2)
+        items = [slice(8 * rows.start, 8 * rows.stop) for rows in self.items]
+        grid = _SubdividedGrid._derived(coords, self.resolution * 2, items)
         grid._parent = weakref.ref(self)
         return grid
 
     @cached_property
     def doubled(self) -> "Grid":
         """This grid twice over, the copy as further batch items: one guided step in one pass."""
-        shift = self.coords.new_tensor([len(self.items), 0, 0, 0])
-        return Grid._derived(torch.cat([self.coords, self.coords + shift]), self.resolution)
+        shift = constant((len(self.items), 0, 0, 0), self.device, torch.int32)
+        copies = [slice(rows.start + len(self), rows.stop + len(self)) for rows in self.items]
+        coords = torch.cat([self.coords, self.coords + shift])
+        return Grid._derived(coords, self.resolution, [*self.items, *copies])
 
     def windows(self, size: int, shift: int) -> Groups:
         """Return the attention windows: voxel p lies in window floor((p + shift) / size) per axis.
@@ -245,9 +253,8 @@ class Grid:
     @cached_property
     def _cells(self) -> Tensor:
         """Index of each voxel in `_volume`, (N,) int64."""
-        strides = torch.tensor(self._strides, device=self.device)
-        inner = self.coords.long() + torch.tensor([0, 1, 1, 1], device=self.device)
-        return (inner * strides).sum(dim=1)
+        inner = self.coords.long() + constant((0, 1, 1, 1), self.device)
+        return (inner * constant(self._strides, self.device)).sum(dim=1)
 
     @cached_property
     def _volume(self) -> Tensor:
@@ -293,8 +300,8 @@ def _child_taps(device: torch.device) -> tuple[Tensor, Tensor]:
         taps.append(TAPS.index(tuple(f // 2 for f in fine)))  # type: ignore[arg-type]
         octants.append(OCTANTS.index(tuple(f % 2 for f in fine)))  # type: ignore[arg-type]
     return (
-        torch.tensor(taps, device=device),
-        torch.tensor(octants, dtype=torch.int32, device=device),
+        constant(tuple(taps), device),
+        constant(tuple(octants), device, torch.int32),
     )
 
 
@@ -326,7 +333,8 @@ def _check_form(coords: Tensor, resolution: int) -> None:
         raise InputError("coordinates name 0 voxels; give at least 1")
 
 
-def _check_values(coords: Tensor, resolution: int) -> None:
+def _check_values(coords: Tensor, resolution: int) -> int:
+    """Raise `InputError` for coordinates that no grid has; return the number of batch items."""
     coords = coords.long()
     low, high = torch.stack([coords.amin(0), coords.amax(0)]).tolist()
     if min(low[1:]) < 0 or max(high[1:]) >= resolution:
@@ -335,6 +343,8 @@ def _check_values(coords: Tensor, resolution: int) -> None:
             f"{int(outside)} of {len(coords)} voxels lie outside 0 to {resolution - 1}: "
             f"coordinates run from {min(low[1:])} to {max(high[1:])}"
         )
+    if low[0] == high[0] == 0:
+        return 1
     runs, counts = torch.unique_consecutive(coords[:, 0], return_counts=True)
     present = torch.unique(runs)
     if low[0] != 0 or high[0] != len(present) - 1:
@@ -347,3 +357,4 @@ def _check_values(coords: Tensor, resolution: int) -> None:
             f"rows of {len(present)} batch items stand in {len(counts)} runs; "
             "put the rows of each item together"
         )
+    return len(present)

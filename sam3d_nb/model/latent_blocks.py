@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sam3d_nb.model import residual
 from sam3d_nb.model.config import LatentFlowConfig
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.layers import (
     BLOCK_EPS,
@@ -74,7 +75,7 @@ class ResidualBlock(nn.Module):
     def modulation(self, embedding: Tensor) -> Tensor:
         """Return gain (1 + scale) and shift for time embeddings (S, E); (S, 2, width), float32."""
         table = self.emb_layers(embedding.to(linear_dtype(self))).float().unflatten(-1, (2, -1))
-        return table + table.new_tensor([1, 0])[:, None]
+        return table + constant((1, 0), table.device, table.dtype)[:, None]
 
     def forward(self, x: Tensor, modulation: Tensor, grid: Grid) -> Tensor:
         """Map features to those of the next resolution.

@@ -21,6 +21,7 @@ from sam3d_nb.model.config import (
     LatentStatistics,
     SamplerConfig,
 )
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_blocks import LatentBlock, LayerCondition, ResidualBlock, norm
 from sam3d_nb.model.layers import (
@@ -195,7 +196,7 @@ class LatentVelocity:
         self.flow = flow
         self.grid = grid
         make_tables(grid, guided=any(step.guided for step in steps))
-        times = torch.tensor([step.network_time for step in steps], device=tokens.device)
+        times = torch.tensor([step.network_time for step in steps], device="cpu")
         self.condition = flow.prepare(tokens)
         self.table = flow.modulation(times)
 
@@ -257,7 +258,8 @@ def denormalize(latent: Tensor, statistics: LatentStatistics | None = None) -> T
         raise InputError(
             f"latent has shape {tuple(latent.shape)}, statistics {len(statistics.mean)} channels"
         )
-    mean, std = latent.new_tensor([statistics.mean, statistics.std], dtype=torch.float32)
+    table = (tuple(statistics.mean), tuple(statistics.std))
+    mean, std = constant(table, latent.device, torch.float32)
     return latent.float() * std + mean
 
 

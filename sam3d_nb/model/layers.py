@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam3d_nb.model import kernels
+from sam3d_nb.model.constants import constant
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -95,8 +96,8 @@ def modulation_table(layers: Iterable[nn.Module], embedding: Tensor) -> Tensor:
         layer(embedding.to(linear_dtype(layer))).float().unflatten(-1, (6, -1)) for layer in layers
     ]  # blocks x (S, 6, C)
     table = torch.stack(rows, 1)
-    one = table.new_tensor([0, 1, 0, 0, 1, 0])[:, None]  # (6, 1): the two scales become gains
-    return table + one
+    one = constant((0, 1, 0, 0, 1, 0), table.device, table.dtype)
+    return table + one[:, None]  # (6, 1): the two scales become gains
 
 
 def linear_dtype(module: nn.Module) -> torch.dtype:
@@ -224,11 +225,16 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(condition_channels, 2 * channels)
         self.to_out = nn.Linear(channels, channels)
 
-    def keys_values(self, tokens: Tensor) -> KeysValues:
-        """Project tokens (B, M, condition channels), each result contiguous in memory."""
+    def keys_values(self, tokens: Tensor, own: KeysValues | None = None) -> KeysValues:
+        """Project tokens (B, M, condition channels), each result contiguous in memory.
+
+        own: results of the same shape, to be written over.
+        """
         kv = self.to_kv(tokens.to(self.to_kv.weight.dtype))
-        kv = kv.unflatten(-1, (2, self.heads, -1))  # (B, M, 2, H, d)
-        return KeysValues(kv[:, :, 0].contiguous(), kv[:, :, 1].contiguous())
+        keys, values = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)  # (B, M, H, d) each
+        if own is None:
+            return KeysValues(keys.contiguous(), values.contiguous())
+        return KeysValues(own.keys.copy_(keys), own.values.copy_(values))
 
     def unconditional(self) -> Tensor:
         """Return what attention to tokens that are all zero gives for any query, (C,).
@@ -256,7 +262,9 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Map (S,) to (S, C); times are given in thousandths, 0 … 1000."""
-        return self.mlp(timestep_sinusoid(t, self.frequencies).to(linear_dtype(self)))
+        weight = cast(nn.Linear, self.mlp[0]).weight
+        t = t.to(weight.device)
+        return self.mlp(timestep_sinusoid(t, self.frequencies).to(weight.dtype))
 
 
 def timestep_sinusoid(t: Tensor, channels: int = 256) -> Tensor:

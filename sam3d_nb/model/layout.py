@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import LayoutConfig
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.preprocess import Moments
 from sam3d_nb.model.sampler import Latents, check_finite
 
@@ -116,7 +117,7 @@ def standardize(q: Tensor) -> Tensor:
 
 def conjugate(q: Tensor) -> Tensor:
     """Return the inverse of unit quaternions (..., 4)."""
-    return q * q.new_tensor([1, -1, -1, -1])
+    return q * constant((1, -1, -1, -1), q.device, q.dtype)
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:

@@ -200,16 +200,39 @@ def prepare_inputs(
     Raises `InputError` for shapes that disagree, an empty mask, a mask below 3 px.
     """
     _check_shapes(image, mask, pointmap)
+    tensors = image_inputs(image, mask, config, cache)
+    if pointmap is None:
+        return ConditionInputs(tensors, Moments(mask.new_ones(3), mask.new_zeros(3)))
+    points = point_inputs(pointmap, mask, config)
+    return replace(points, tensors=tensors | points.tensors)
+
+
+def image_inputs(
+    image: Tensor,  # (3, H, W)
+    mask: Tensor,  # (1, H, W)
+    config: PreprocessConfig,
+    cache: SceneCache | None = None,
+) -> dict[str, Tensor]:
+    """Return what `prepare_inputs` makes of photo and mask alone."""
+    _check_shapes(image, mask, None)
     box = crop_box(mask, config.box_factor)
     square = (config.size, config.size)
-    tensors = {
+    return {
         "image": full_image(crop(image, box), config),
         "rgb_image": full_image(image, config, cache),
         "mask": _nearest(pad_square(crop(mask, box)), square)[None],
         "rgb_image_mask": _nearest(pad_square(mask), square)[None],
     }
-    if pointmap is None:
-        return ConditionInputs(tensors, Moments(mask.new_ones(3), mask.new_zeros(3)))
+
+
+def point_inputs(
+    pointmap: Tensor,  # (3, H, W)
+    mask: Tensor,  # (1, H, W)
+    config: PreprocessConfig,
+) -> ConditionInputs:
+    """Return what `prepare_inputs` makes of the point map, its own inputs alone."""
+    box = crop_box(mask, config.box_factor)
+    square = (config.size, config.size)
     moments = pointmap_moments(pointmap, mask, config.unit)
     # Padding is 0 in network units, which is the shift. Sampling first leaves less to normalize.
     cropped = crop(pointmap, box, moments.shift)
@@ -217,8 +240,7 @@ def prepare_inputs(
         "pointmap": pad_square(cropped, torch.full_like(moments.shift, NAN)),
         "rgb_pointmap": pad_square(pointmap, moments.shift),
     }
-    for name, view in views.items():
-        tensors[name] = _normalize(_nearest(view, square), moments)[None]
+    tensors = {n: _normalize(_nearest(v, square), moments)[None] for n, v in views.items()}
     return ConditionInputs(tensors, moments)
 
 

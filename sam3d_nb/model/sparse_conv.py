@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam3d_nb.model import kernels
+from sam3d_nb.model.constants import constant
 from sam3d_nb.model.grid import OCTANTS, TAPS, Grid, with_zero_row
 
 CHUNK_BYTES = {"cuda": 256 << 20, "cpu": 16 << 20}
@@ -24,6 +25,9 @@ NARROW = 256
 """Channels up to which gathering takes longer than the product, and the fused kernel wins."""
 
 GROUP_NORM_EPS = 1e-5
+
+PARENT_OF_TAP = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
+"""For a child at an even or odd place, which taps along an axis fall on which of two parents."""
 
 
 def submanifold_conv(
@@ -142,9 +146,8 @@ def merged_taps(weight: Tensor) -> Tensor:
     Along an axis, a lower child meets parents at -1 (tap 0) and 0 (taps 1 and 2), an upper child
     at 0 (taps 0 and 1) and +1 (tap 2).
     """
-    split = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device=weight.device)
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    split = split.to(exact.dtype)  # (parity, parent, tap)
+    split = constant(PARENT_OF_TAP, exact.device, exact.dtype)  # (parity, parent, tap)
     merged = torch.einsum("oabci,pxa,qyb,rzc->pqroxyzi", exact, split, split, split)
     return merged.flatten(0, 2).flatten(2).to(weight.dtype)
 
@@ -301,5 +304,5 @@ def _octant_taps(device: torch.device) -> list[Tensor]:
     columns = []
     for octant in OCTANTS:
         reach = [(-1, 0) if low == 0 else (0, 1) for low in octant]
-        columns.append(torch.tensor([TAPS.index(tap) for tap in product(*reach)], device=device))
+        columns.append(constant(tuple(TAPS.index(tap) for tap in product(*reach)), device))
     return columns

@@ -231,8 +231,8 @@ class StructureVelocity:
     def __init__(self, flow: StructureNetwork, tokens: Tensor, steps: tuple[Step, ...]) -> None:
         self.flow = flow
         self.condition = flow.prepare(tokens)
-        t = torch.tensor([step.network_time for step in steps], device=tokens.device)
-        d = torch.tensor([step.network_step_size for step in steps], device=tokens.device)
+        t = torch.tensor([step.network_time for step in steps], device="cpu")
+        d = torch.tensor([step.network_step_size for step in steps], device="cpu")
         self.table = flow.modulation(t, d)  # (S, blocks, 6, C)
 
     def __call__(self, latents: Latents, step: Step) -> tuple[Latents, Latents | None]:

@@ -147,7 +147,7 @@ def _check(coords: Tensor, features: Tensor | VoxelFeatures, resolution: int) ->
     if isinstance(features, Tensor) and tuple(features.shape) != (len(coords), CHANNELS):
         wanted = (len(coords), CHANNELS)
         raise InputError(f"features has shape {tuple(features.shape)}, expected {wanted}")
-    low, high = int(coords.min()), int(coords.max())
+    low, high = torch.stack(coords.aminmax()).tolist()
     if low < 0 or high >= resolution:
         raise InputError(f"voxels lie in [{low}, {high}], outside of [0, {resolution})")
 

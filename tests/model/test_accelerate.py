@@ -7,19 +7,22 @@ from harness import fill
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.model import graphs
-from sam3d_nb.model.accelerate import accelerate
+from sam3d_nb.model.accelerate import AcceleratedVision, accelerate, addresses
+from sam3d_nb.model.conditioning import ImageEmbed
 from sam3d_nb.model.config import (
     SMALL_LATENT_FLOW,
     SMALL_STRUCTURE_FLOW,
+    SMALL_VISION,
     LatentFlowConfig,
     StructureFlowConfig,
+    VisionConfig,
 )
 from sam3d_nb.model.graphs import StepGraphs, tensors
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import CHECKPOINT_PREFIX as LATENT_PREFIX
 from sam3d_nb.model.latent_flow import build_latent_flow, sample_latent
 from sam3d_nb.model.latent_flow import draw_noise as latent_noise
-from sam3d_nb.model.layers import KeysValues
+from sam3d_nb.model.layers import KeysValues, set_linear_dtype
 from sam3d_nb.model.structure_flow import (
     CHECKPOINT_PREFIX,
     build_structure_flow,
@@ -67,6 +70,49 @@ def test_buffers_stay_where_they_are_between_requests_of_one_size(flow):
         addresses.append([t.data_ptr() for t in tensors(condition)])
     assert addresses[0] == addresses[1]
     assert addresses[1] != addresses[2]
+
+
+def test_times_of_the_last_request_are_kept(flow, monkeypatch):
+    """Until others come, or `close`; where gradients are wanted they are worked out anew."""
+    computed = []
+
+    def modulation(*times):
+        computed.append(len(times[0]))
+        return plain(*times)
+
+    plain = flow.modulation
+    monkeypatch.setattr(flow, "modulation", modulation)
+    fast = accelerate(flow)
+    for steps in (3, 3, 5, 5, 3):
+        request(fast, 0, steps=steps)
+    assert computed == [3, 5, 3]
+    fast.close()
+    request(fast, 0, steps=3)
+    assert computed == [3, 5, 3, 3]
+    t, d = torch.tensor([20.0]), torch.zeros(1)
+    with torch.enable_grad():
+        fast.modulation(t, d)
+    with torch.no_grad():
+        kept = fast.modulation(t, d)
+        assert fast.modulation(t.clone(), d.clone()) is kept
+        assert fast.modulation(t, torch.ones(1)) is not kept
+    assert computed == [3, 5, 3, 3, 1, 1, 1]
+    assert torch.equal(kept, plain(t, d))
+
+
+def test_addresses_are_those_of_all_parameters_and_buffers(flow):
+    wanted = {t.data_ptr() for t in (*flow.parameters(), *flow.buffers())}
+    assert set(addresses(flow.modules())) == wanted
+
+
+def test_features_equal_those_of_the_plain_network():
+    embed, vision = fill(ImageEmbed(SMALL_VISION, prenorm=True)), AcceleratedVision()
+    for seed in range(3):
+        image = torch.rand(1, 3, 98, 98, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(embed(image, features=vision), embed(image))
+        mask = image[:, :1].round()
+        assert torch.equal(embed(mask, features=vision), embed(mask))
+    vision.close()
 
 
 def test_a_request_that_another_one_ended_is_refused(flow):
@@ -243,3 +289,84 @@ def test_replayed_steps_of_stage_2_equal_plain_ones(patient):
             results.append(latent)
         assert (results[0] - results[1]).norm() <= 1e-3 * results[0].norm()
     assert patient or len(fast._graphs._captured) == 2
+
+
+def card_embed(dtype=torch.float16):
+    torch.manual_seed(0)
+    embed = ImageEmbed(VisionConfig(width=256, depth=3, heads=4), prenorm=True)
+    set_linear_dtype([embed], dtype)
+    with torch.no_grad():
+        for parameter in embed.parameters():
+            parameter.normal_(std=0.1)
+    return embed.cuda().requires_grad_(False)
+
+
+@needs_card
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_replayed_features_equal_plain_ones(dtype):
+    """Photos and masks one after the other, from the host and from the card, bit for bit."""
+    image_embed, mask_embed, vision = card_embed(dtype), card_embed(dtype), AcceleratedVision()
+    cases, kept = [], []
+    for seed in range(3):
+        image = torch.rand(1, 3, 518, 518, generator=torch.Generator().manual_seed(seed))
+        cases += [
+            (image_embed, image),
+            (mask_embed, image[:, :1].round()),
+            (image_embed, image / 2),
+        ]
+    for index, (embed, x) in enumerate(cases):
+        kept.append(vision(embed, x if index % 2 else x.cuda()))
+    for (embed, x), actual in zip(cases, kept, strict=True):  # later ones did not overwrite it
+        assert torch.equal(actual, embed.features(x.cuda()))
+    assert len(vision._graphs._captured) == 2
+
+
+@needs_card
+@torch.no_grad()
+def test_features_notice_moved_weights_and_closing_frees_the_memory():
+    embed, vision = card_embed(), AcceleratedVision()
+    images = [torch.rand(1, 3, 518, 518) for _ in range(3)]
+    expected = [embed.features(image) for image in images]
+    vision(embed, images[0])  # libraries keep memory for the stream
+    vision.close()
+    before = torch.cuda.memory_reserved()
+    for _ in range(2):
+        for image, wanted in zip(images, expected, strict=True):
+            assert torch.equal(vision(embed, image), wanted)
+        assert len(vision._graphs._captured) == 1
+        embed.cpu()
+        blocker = torch.randn(1 << 24, device="cuda")  # takes the place where the weights were
+        embed.cuda()
+    used = torch.cuda.memory_reserved()
+    vision.close()
+    assert not vision._graphs._captured
+    assert torch.cuda.memory_reserved() < used
+    del blocker, expected, wanted
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + (32 << 20)
+
+
+@needs_card
+@torch.no_grad()
+def test_without_room_features_come_from_plain_passes(monkeypatch):
+    embed, vision = card_embed(), AcceleratedVision()
+    monkeypatch.setattr(graphs, "room", lambda device: graphs.ROOM - 1)
+    for _ in range(3):
+        image = torch.rand(1, 3, 518, 518)
+        assert torch.equal(vision(embed, image), embed.features(image))
+    assert not vision._graphs._captured
+
+
+@needs_card
+def test_conditions_are_written_by_a_graph_from_the_third_request_on():
+    flow = card_flow(torch.float16)
+    fast = accelerate(flow)
+    for seed in range(4):
+        tokens = torch.randn(1, 700, 256, generator=torch.Generator().manual_seed(seed)).cuda()
+        with torch.no_grad():
+            written, wanted = fast.prepare(tokens), flow.prepare(tokens)
+        for a, b in zip(tensors(written), tensors(wanted), strict=True):
+            assert torch.equal(a, b)
+        assert len(fast._graphs._captured) == (seed >= 2)
+    fast.close()

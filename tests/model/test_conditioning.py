@@ -10,6 +10,7 @@ from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.conditioning import (
     ImageEmbed,
     PointPatchEmbed,
+    begin_condition,
     build_condition_embedder,
     condition_tokens,
     share_backbones,
@@ -230,6 +231,18 @@ def test_full_image_is_embedded_once_for_a_scene(passes):
         assert passes == [4 + 3 * seed]  # image, mask and full mask of each object; one full image
         assert all(torch.equal(a, b) for a, b in zip(actual, expected[seed], strict=True))
     assert cache.computed == 10
+
+
+def test_backbones_may_run_before_the_point_map_is_there(passes):
+    embedders, cache, inputs = published_like(), SceneCache(), photo_inputs()
+    expected = [embedder(inputs) for embedder in embedders]
+    share_backbones(*embedders)
+    passes[0] = 0
+    begin_condition(embedders, {n: x for n, x in inputs.items() if "pointmap" not in n}, cache)
+    assert passes == [4]
+    actual = condition_tokens(embedders, inputs, cache)
+    assert passes == [4]
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_cache_forgets_what_was_not_used_longest():

@@ -220,3 +220,14 @@ def test_bad_resolution_and_rows() -> None:
             act(torch.zeros(3, 2))
     with pytest.raises(InputError, match=f"grid of {len(grid.parents.grid)} voxels"):
         grid.upsample(torch.zeros(999, 2))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_items_of_derived_grids_are_those_of_their_coordinates(batch):
+    coords = torch.cat([voxels(20 + 5 * b, 8) + torch.tensor([b, 0, 0, 0]) for b in range(batch)])
+    grid = Grid(coords.int(), 8)
+    for derived in (grid, grid.parents.grid, grid.subdivided, grid.doubled):
+        assert derived.items == Grid(derived.coords, derived.resolution).items
+        known = list(derived.items)
+        derived.forget_tables()
+        assert derived.items == known  # as the coordinates say
