@@ -6,6 +6,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sam3d_nb import __version__
@@ -284,7 +285,8 @@ def _scene(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from sam3d_nb.demo import run_demo
+    started = perf_counter()
+    from sam3d_nb.demo import closing_words, run_demo
     from sam3d_nb.progress import Progress
     from sam3d_nb.zoo import load_model
 
@@ -293,6 +295,7 @@ def _demo(options: argparse.Namespace) -> None:
         run = run_demo(model, options.output_dir, seed=options.seed, on_event=progress)
     _print_paths(run.files)
     print("Open the report in a browser, and the GLB in any 3D viewer.")
+    print(closing_words(run, perf_counter() - started))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

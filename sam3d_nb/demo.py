@@ -60,6 +60,16 @@ def run_demo(
     return replace(run, files=run.files | {"report": path})
 
 
+def closing_words(run: Run, seconds: float) -> str:
+    """Return in one line which model it was, how long it took, and where the files are.
+
+    seconds: of all, from the start of the command to the last file.
+    """
+    source = run.result.provenance
+    made = f"{source.model} made the {run.result.name} in {_stages(run):.1f} s"
+    return f"{made}, {seconds:.1f} s with loading and files; all of it is in {run.folder}"
+
+
 def report(example: Example, run: Run) -> str:
     """Return an HTML page about one run; pictures and files are named relative to its folder."""
     result = run.result
@@ -77,7 +87,7 @@ def report(example: Example, run: Run) -> str:
         "mesh": f"{len(result.mesh.vertices):,} vertices, {len(result.mesh.faces):,} triangles",
     }
     timings = {stage: f"{seconds:.2f} s" for stage, seconds in source.timings.items()}
-    timings["all stages"] = f"{sum(source.timings.values()):.2f} s"
+    timings["all stages"] = f"{_stages(run):.2f} s"
     files = {kind: path.name for kind, path in run.files.items()}
     preview = escape(run.files["preview"].name)
     parts = [
@@ -92,6 +102,11 @@ def report(example: Example, run: Run) -> str:
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _stages(run: Run) -> float:
+    """Return the seconds of all stages."""
+    return sum(run.result.provenance.timings.values())
 
 
 def _table(rows: dict[str, str]) -> str:

@@ -1,22 +1,25 @@
-"""A progress bar over the stages of a reconstruction, in notebooks and terminals."""
+"""How far a reconstruction is: a bar in notebooks and terminals, lines in files."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from sam3d_nb.events import DoneEvent, Event, SceneDoneEvent
 
 PATIENCE = 1.0
-"""Seconds before a bar appears; what is quicker needs none."""
+"""Seconds before a bar or a line appears; what is quicker needs none."""
 
 
 class Progress:
     """Shows the stage and how much of it is done: `model.reconstruct(..., on_event=Progress())`.
 
-    Also a context manager, which takes the bar away when the run fails.
+    Where standard error is a file or a pipe, stages are lines there instead. Also a context
+    manager, which takes the bar away when the run fails.
     """
 
     def __init__(self, *, visible: bool = True) -> None:
@@ -68,7 +71,12 @@ def counting() -> Iterator[Callable[[int, int, str], None]]:
 
 
 def progress_bar(total: float, *, visible: bool = True) -> Any:
-    """Return a tqdm bar that appears after `PATIENCE` seconds and leaves nothing behind."""
+    """Return a tqdm bar that appears after `PATIENCE` seconds and leaves nothing behind.
+
+    Where nothing can be drawn over, it is one that writes lines.
+    """
+    if visible and not has_screen():
+        return Lines()
     from tqdm.auto import tqdm
 
     shown = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
@@ -80,3 +88,43 @@ def progress_bar(total: float, *, visible: bool = True) -> Any:
         disable=not visible,
         bar_format=shown,
     )
+
+
+def has_screen() -> bool:
+    """Return whether a bar can be drawn: on a terminal, or in a notebook."""
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from IPython.core.getipython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
+
+
+class Lines:
+    """Stands in for a bar: writes each new description in a line of its own, after the seconds.
+
+    Lines are `PATIENCE` seconds apart at least, and the first comes no sooner, as a bar would.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0.0
+        self._started = self._latest = monotonic()
+        self._text = self._written = ""
+
+    def set_description_str(self, text: str, refresh: bool = True) -> None:
+        """Take note of what goes on now."""
+        self._text = text
+
+    def update(self, step: float) -> None:
+        """Write what goes on, unless that is written already."""
+        self.n += step
+        now = monotonic()
+        if self._text != self._written and now - self._latest >= PATIENCE:
+            print(f"{now - self._started:5.0f} s  {self._text}", file=sys.stderr, flush=True)
+            self._written, self._latest = self._text, now
+
+    def close(self) -> None:
+        """Leave the lines as they are."""

@@ -1,6 +1,7 @@
 """The command line: flags as published, results in new folders, one line and a code for errors."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -318,7 +319,9 @@ def test_demo_writes_object_preview_and_report(
     """Without a name, the best model that is ready: the one that comes with the package."""
     assert cli.main(["demo", f"--output_dir={output}", *more]) == 0
     (folder,) = output.iterdir()
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed = captured.out
+    assert not set(captured.err) & set("\r\x1b"), "control characters in what is no terminal"
     for name in ("leather_armchair_0.glb", "preview.png", "report.html"):
         assert str(folder / name) in printed
         assert (folder / name).stat().st_size > 1000
@@ -326,6 +329,11 @@ def test_demo_writes_object_preview_and_report(
     page = (folder / "report.html").read_text()
     for fact in ("preview.png", "leather armchair", "CC0-1.0", "all stages", *facts):
         assert fact in page
+    last = printed.splitlines()[-1]
+    closing = re.match(rf"{facts[0]} made the leather armchair in (\S+) s, (\S+) s with", last)
+    assert closing is not None, last
+    assert last.endswith(f" in {folder}")
+    assert 0 < float(closing[1]) <= float(closing[2])
 
 
 def test_flat_surface_is_complete() -> None:

@@ -134,6 +134,58 @@ def test_several_bodies_keep_their_colors_apart() -> None:
     np.testing.assert_array_equal(levels, [[0, 0, 255], [255, 0, 0]])
 
 
+def table_with_crumbs() -> tuple[Mesh, Mesh]:
+    """A table top, a ball below it, thin legs apart from it; and the same with crumbs around it."""
+    top = shapes.box((1, 0.05, 0.6))
+    ball = shapes.icosphere(2, 0.03)  # 0.4 % of the volume of the top
+    legs = [at(shapes.box((0.01, 0.11, 0.01)), x, -0.2, 0) for x in (-0.45, 0.45)]  # 0.04 %
+    kept = [top, at(ball, 0, -0.2, 0), *legs]
+    crumbs = [at(shapes.box((0.02, 0.02, 0.02)), 0.2 * i, 0.2, 0) for i in range(3)]
+    hole = at(shapes.icosphere(1, 0.01), 0.1, 0, 0.1)
+    return join(kept), join([*kept, *crumbs, (hole[0], hole[1][:, ::-1])])
+
+
+def at(shape: tuple[np.ndarray, np.ndarray], *place: float) -> tuple[np.ndarray, np.ndarray]:
+    return shape[0] + np.array(place), shape[1]
+
+
+def join(parts: list[tuple[np.ndarray, np.ndarray]]) -> Mesh:
+    starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
+    faces = [part[1] + start for part, start in zip(parts, starts[:-1], strict=True)]
+    return fields.painted(Mesh(np.concatenate([p[0] for p in parts]), np.concatenate(faces)))
+
+
+def test_watertight_drops_crumbs_and_keeps_thin_legs() -> None:
+    clean, crumbled = table_with_crumbs()
+    assert topology(crumbled).components == 8
+    mesh = finish(crumbled, watertight=True)
+    np.testing.assert_array_equal(mesh.vertices, clean.vertices)
+    np.testing.assert_array_equal(mesh.faces, clean.faces)
+    np.testing.assert_array_equal(mesh.colors, clean.colors)
+    assert finish(clean, watertight=True) is clean
+    assert finish(crumbled, fill_holes=True) is crumbled
+    light = finish(crumbled, watertight=True, triangles=200)
+    assert topology(light).components == 4
+    assert topology(light).watertight
+
+
+def test_the_largest_part_stays_however_small_it_is() -> None:
+    dust = join([at(shapes.box((0.01, 0.01, 0.01)), i, 0, 0) for i in range(4)])
+    assert finish(dust, watertight=True) is dust
+
+
+def test_a_texture_stays_as_it_was_where_only_crumbs_go() -> None:
+    clean, crumbled = table_with_crumbs()
+    textured = finish(crumbled, texture=64)
+    mesh = finish(textured, watertight=True)
+    np.testing.assert_array_equal(mesh.texture, textured.texture)
+    assert topology(mesh).components == topology(clean).components == 4
+    assert len(mesh.faces) == len(clean.faces)
+    corners, uv = mesh.vertices[mesh.faces], mesh.uv[mesh.faces]
+    np.testing.assert_array_equal(corners, textured.vertices[textured.faces][: len(mesh.faces)])
+    np.testing.assert_array_equal(uv, textured.uv[textured.faces][: len(mesh.faces)])
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -1,7 +1,9 @@
 """The progress bar follows the events of a reconstruction, and stays away from quick ones."""
 
 import io
+import sys
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from sam3d_nb.events import DepthEvent, DoneEvent, MeshEvent
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Where bars are drawn, without waiting between two drawings."""
+    monkeypatch.setattr(progress, "has_screen", lambda: True)
     drawn = io.StringIO()
 
     def bar(**settings: Any) -> tqdm:
@@ -60,3 +63,52 @@ def test_invisible(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(progress, "PATIENCE", 0)
     run(progress.Progress(visible=False))
     assert not screen.getvalue()
+
+
+def test_a_file_gets_a_line_a_stage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    bar = progress.Progress()
+    run(bar)
+    bar(MeshEvent(1.0))
+    bar(DoneEvent(1.0))
+    assert capsys.readouterr().err == "    0 s  depth\n    0 s  mesh\n"
+    with progress.counting() as show:
+        for done, name in enumerate(["chair", "chair", "lamp"]):
+            show(done, 3, name)
+    assert capsys.readouterr().err == "    0 s  chair\n    0 s  lamp\n"
+    run(progress.Progress(visible=False))
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_are_a_second_apart(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100, 100.5, 101.5, 102, 102.6, 104])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    bar = progress.Lines()
+    for text in ("depth", "depth", "mesh", "mesh", "texture"):
+        bar.set_description_str(text)
+        bar.update(0.1)
+    assert bar.n == pytest.approx(0.5)
+    assert capsys.readouterr().err == "    2 s  depth\n    3 s  mesh\n    4 s  texture\n"
+
+
+def test_a_file_gets_nothing_of_quick_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.Progress() as bar:
+        run(bar)
+    assert capsys.readouterr().err == ""
+
+
+def test_bars_are_for_terminals_and_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    assert not progress.has_screen()
+    shell = SimpleNamespace(kernel=None)
+    with monkeypatch.context() as patch:
+        patch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
+        assert progress.has_screen()
+    assert not progress.has_screen()
+    monkeypatch.setattr(file, "isatty", lambda: True)
+    assert progress.has_screen()

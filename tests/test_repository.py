@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXAMPLES = sorted(path.name for path in (ROOT / "data").iterdir() if path.is_dir())
 MAX_CELL_LINES = 5
+MEASURED = ROOT / "docs" / "measured.md"
+CARD = ROOT / "sam3d_nb" / "tiny" / "weights" / "CARD.md"
 
 MODELS_COMPARED = ("tiny", "silhouette")
 METRICS_OF_TINY = (
@@ -137,17 +139,50 @@ def test_readme_lists_every_exit_code() -> None:
     assert stated == raised | {0, 2, 130}
 
 
-def test_readme_points_at_files_that_exist() -> None:
+def without_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What links into a page may name: its headings in lower case, with dashes, without signs."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_to_files_and_headings_that_exist() -> None:
+    pages = [path for path in tracked_files() if path.suffix == ".md"]
+    assert ROOT / "README.md" in pages
+    missing = []
+    for page in pages:
+        targets = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
+        for target in (target for target in targets if not re.match(r"[a-z]+:", target)):
+            path, _, anchor = target.partition("#")
+            place = page.parent / path if path else page
+            if not place.exists() or (anchor and anchor not in anchors(place)):
+                missing.append(f"{page.relative_to(ROOT)}: {target}")
+    assert missing == []
+
+
+def test_readme_leads_to_every_page_of_docs() -> None:
     text = (ROOT / "README.md").read_text()
-    targets = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert targets
-    assert [t for t in targets if not (ROOT / t).exists()] == []
+    pages = [path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md")]
+    assert [str(page) for page in pages if f"]({page})" not in text] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "sam3d_nb/tiny/weights/CARD.md"])
-def test_means_of_tiny_are_those_of_the_reports(page: str) -> None:
+def test_readme_has_the_numbers_of_the_page_of_measurements() -> None:
+    """Its section is a part of docs/measured.md, whose numbers are compared with the reports."""
+    text = (ROOT / "README.md").read_text()
+    section = text.split("\n## How good it is\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 7
+    measured = MEASURED.read_text().splitlines()
+    assert [row for row in rows if row not in measured] == []
+
+
+@pytest.mark.parametrize("page", [MEASURED, CARD], ids=lambda path: path.stem)
+def test_means_of_tiny_are_those_of_the_reports(page: Path) -> None:
     """A row a metric: `tiny`, `silhouette` on household objects, then on held-out ones."""
-    lines = (ROOT / page).read_text().splitlines()
+    lines = page.read_text().splitlines()
     names = [f"{kind}_{model}" for kind in ("household", "heldout") for model in MODELS_COMPARED]
     reports = [
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in names
@@ -160,10 +195,10 @@ def test_means_of_tiny_are_those_of_the_reports(page: str) -> None:
         assert f"| {METRICS[metric]} | {' | '.join(means)} |" in lines
 
 
-def test_readme_has_the_numbers_of_the_report() -> None:
-    """The table of means in the README is the one that `sam3d-nb evaluate` wrote."""
+def test_means_of_the_baseline_are_those_of_the_report() -> None:
+    """Their table is the one that `sam3d-nb evaluate` wrote."""
     report = json.loads((ROOT / "benchmarks" / "results" / "silhouette.json").read_text())
-    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = MEASURED.read_text().splitlines()
     for name, row in report["summary"].items():
         mean, low, high = (f"{row[key]:.3f}" for key in ("mean", "low", "high"))
         assert f"| {METRICS[name]} | {mean} | {low} to {high} | {row['n']} |" in lines

@@ -680,7 +680,9 @@ def test_objects_and_pictures_on_request(folder: Path, cubes: Cubes) -> None:
         [*objects, "photo.png", "preview.png", "scene.glb", "scene_gaussians.ply"]
     )
     assert load_object(made / "objects" / "4_thing.glb").provenance.mask_index == 4
-    assert np.asarray(Image.open(made / "preview.png")).shape == (480, 1920, 3)
+    preview = np.asarray(Image.open(made / "preview.png"))
+    assert preview.shape[1] == 4 * 412 + 12
+    np.testing.assert_array_equal(preview[12 : 12 + H, 12 : 12 + W], example().image)
     assert cli.main(arguments(folder, *more)) == 0  # replaces all of them
 
 

@@ -63,6 +63,16 @@ def test_sam2_gives_masks_of_the_photos_size(ready, photo, prompt, count):
     assert all(0 <= score <= 1 for score in scores)
 
 
+@pytest.mark.parametrize("name", ["sam2", "sam3"])
+def test_loading_draws_no_bar_and_leaves_those_of_others_alone(ready, capfd, name):
+    from transformers.utils import logging
+
+    s3.load_segmenter(name, "cpu")
+    captured = capfd.readouterr()
+    assert "\r" not in captured.out + captured.err
+    assert logging.is_progress_bar_enabled()
+
+
 def test_sam2_says_what_the_network_itself_says(photo):
     network = sam2_network()
     ours = sam2.Sam2(network).masks(photo, Prompt(box=(9, 6, 45, 30)))[0]

@@ -1,6 +1,7 @@
 """Pictures against formulas and loops; viewers, masks and sheets by what they hold."""
 
 import base64
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from sam3d_nb.examples import Example
 from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D, Provenance
+from sam3d_nb.scene import Scene
+from sam3d_nb.scene.scene import Failure
 from sam3d_nb.view import render as rendering
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.masks import PALETTE, color_of, draw_masks, pole, show_masks
 from sam3d_nb.view.render import AMBIENT, LIGHT, picture, render, render_photo_view
 from sam3d_nb.view.shading import sample_texture, shrink, to_srgb, with_normals
-from sam3d_nb.view.sheet import SIDES, contact_sheet, cutout
+from sam3d_nb.view.sheet import SIDES, contact_sheet, cutout, scene_title
 from sam3d_nb.view.show import show
 from sam3d_nb.view.thin import thinned
 from sam3d_nb.view.three import looking_at
@@ -468,6 +471,44 @@ def test_contact_sheet_has_a_row_for_object_and_truth(tmp_path: Path) -> None:
     assert np.abs(mine[front] - truth[front]).max() <= 4  # the ball is the truth
     with pytest.raises(InputError, match="at least one object"):
         contact_sheet(blind, [])
+
+
+def test_contact_sheet_of_a_scene_has_photo_masks_and_one_row(tmp_path: Path) -> None:
+    """The ball is where it was seen; the mask that nothing was made of is not drawn."""
+    things = [mesh(icosphere(3, 0.2), (0.2, 0.1, 1.5)), mesh(box((0.3, 0.3, 0.3)), (-0.3, 0, 1.6))]
+    example = write_scene(tmp_path / "room", things)
+    thing = ball_object(Pose(FACING_CAMERA, (0.2, 0.1, 1.5), (0.4, 0.4, 0.4)))
+    scene = Scene((thing,))
+    sheet = contact_sheet(example, scene, size=100)
+    assert sheet.width == len(SIDES) * 112 + 12
+    pixels = np.asarray(sheet).astype(int)
+    np.testing.assert_array_equal(pixels[12:140, 12:140], example.image)
+    left = (sheet.width - 3 * 12) // 2 + 2 * 12
+    masked = pixels[12:140, left : left + 128]
+    changed = (masked != example.image).any(-1)
+    assert changed[example.mask(0)].mean() > 0.9
+    assert not changed[example.mask(1)].any()
+    mine, truth = pixels[-112 - 12 - 19 - 112 :][:100], pixels[-112:-12]
+    for place in range(4):
+        across = np.s_[:80, 12 + 112 * place : 112 + 112 * place]
+        assert (mine[across].min(-1) < 235).sum() > 2000
+        assert np.abs(mine[across] - truth[across]).max() <= 4, "the ball is the truth"
+    nameless = replace(thing, provenance=replace(thing.provenance, mask_index=None))
+    assert contact_sheet(example, Scene((nameless,)), size=100).height < sheet.height - 100
+    empty = replace(thing, mesh=Mesh(np.zeros((0, 3)), np.zeros((0, 3))))
+    with pytest.raises(InputError, match="nothing to show"):
+        contact_sheet(example, Scene((empty,)))
+
+
+def test_the_title_of_a_scene_says_what_was_made_and_what_was_guessed() -> None:
+    thing = ball_object(Pose(FACING_CAMERA, (0.2, 0.1, 1.5), (0.4, 0.4, 0.4)))
+    guessed = replace(thing.provenance, model="tiny", settings={"point_map": "estimated"})
+    count = f"{2 * len(thing.mesh.faces):,} triangles"
+    scene = Scene((replace(thing, provenance=guessed),) * 2, (Failure("lamp", 3, "E", "too thin"),))
+    assert scene_title(scene) == f"scene, 2 objects, 1 failed: tiny, {count}, depth estimated"
+    upright = replace(scene, realign="obb", failures=(), objects=(thing,), poses=())
+    model, count = thing.provenance.model, f"{len(thing.mesh.faces):,} triangles"
+    assert scene_title(upright) == f"scene, 1 object: {model}, {count}, upright by obb"
 
 
 def test_cutout_is_a_square_around_the_mask() -> None:

@@ -28,8 +28,12 @@ def add_mask_options(parser: argparse.ArgumentParser, add: Callable[..., None]) 
 def check_mask_options(options: argparse.Namespace) -> None:
     """Raise InputError or WeightsError where the options are wrong, before anything is loaded.
 
-    Those of --mask_index=-2 are wrong without it.
+    Those of --mask_index=-2 are wrong without it; a segmenter that does not exist is told first.
     """
+    if options.segmenter is not None:
+        from sam3d_nb.masks.segmenter import check_segmenter_name
+
+        check_segmenter_name(options.segmenter)
     if options.mask_index == AUTO_MASKS:
         from sam3d_nb.masks.find import check_thresholds
         from sam3d_nb.masks.segmenter import check_segmenter

@@ -6,6 +6,7 @@ Written for torch alone: the image processors of transformers need torchvision.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,10 @@ def read_network(kind: Any, place: Path, device: str) -> Any:
     Safetensors only, no code from the folder is run, nothing is downloaded. Raises WeightsError.
     """
     try:
-        network = kind.from_pretrained(
-            place, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
+        with _without_bars():
+            network = kind.from_pretrained(
+                place, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
@@ -60,3 +62,17 @@ def read_network(kind: Any, place: Path, device: str) -> Any:
             "them again"
         ) from error
     return network.eval().requires_grad_(False).to(device)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers from drawing progress bars of its own, which it does into files too."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

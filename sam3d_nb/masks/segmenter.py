@@ -185,6 +185,11 @@ def check_segmenter(name: str) -> None:
         raise WeightsError(missing)
 
 
+def check_segmenter_name(name: str) -> None:
+    """Raise InputError unless there is a segmenter called `name`, whether it is ready or not."""
+    _spec(name)
+
+
 def _spec(name: str) -> SegmenterSpec:
     if name not in SEGMENTERS:
         raise InputError(f"there is no segmenter {name!r}; choose from {', '.join(SEGMENTERS)}")

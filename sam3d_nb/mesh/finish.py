@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh.bake import bake, check_colors
+from sam3d_nb.mesh.crumbs import without_crumbs
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.repair import fill_holes as close_holes
 from sam3d_nb.mesh.repair import make_watertight
@@ -27,10 +28,12 @@ def finish(
     """Return the mesh with what is asked for; without options, as it is.
 
     fill_holes: a lid on every hole. watertight: closed surfaces that face outward, see
-    `make_watertight`. triangles: at most so many, see `simplify`. texture: pixels a side of a
-    texture baked from the colors of the full mesh, so that simplification costs no color detail;
-    the result has no vertex colors, and its vertices are doubled along seams. gaussians: in the
-    frame of the mesh; their colors are baked in place of the mesh's own. charts: see `unwrap`.
+    `make_watertight`, without crumbs: a part of less than 0.1 % of the largest part's volume goes,
+    unless its box has a tenth of the mesh's longest side, as a thin leg has. triangles: at most so
+    many, see `simplify`. texture: pixels a side of a texture baked from the colors of the full
+    mesh, so that simplification costs no color detail; the result has no vertex colors, and its
+    vertices are doubled along seams. gaussians: in the frame of the mesh; their colors are baked
+    in place of the mesh's own. charts: see `unwrap`.
 
     A textured mesh stays textured: if its triangles change and `texture` is not given, its
     texture is baked anew at its size.
@@ -46,9 +49,9 @@ def finish(
     elif gaussians is not None:
         raise InputError("colors of gaussians are baked into a texture; give its size as `texture`")
     closed = close_holes(mesh) if fill_holes else mesh
-    closed = make_watertight(closed) if watertight else closed
+    closed = _solid(closed) if watertight else closed
     shape = _simplified(closed, triangles, watertight)
-    if texture is None and mesh.texture is not None and shape is not mesh:
+    if texture is None and mesh.texture is not None and shape.texture is None:
         texture = min(max(*mesh.texture.shape[:2], SMALLEST), LARGEST)
     if texture is not None:
         # Lids have vertex colors from their rims; a texture is sharper than those.
@@ -58,6 +61,10 @@ def finish(
     if shape is closed:
         return closed
     return Mesh(shape.vertices, shape.faces, fitted_colors(closed, shape))
+
+
+def _solid(mesh: Mesh) -> Mesh:
+    return without_crumbs(make_watertight(mesh))
 
 
 def _simplified(mesh: Mesh, triangles: int | None, watertight: bool) -> Mesh:
@@ -70,7 +77,7 @@ def _simplified(mesh: Mesh, triangles: int | None, watertight: bool) -> Mesh:
     wanted = triangles
     for _ in range(ATTEMPTS):
         shape = Mesh(*reduced(mesh.vertices, mesh.faces, wanted))
-        shape = make_watertight(shape) if watertight else shape
+        shape = _solid(shape) if watertight else shape
         extra = len(shape.faces) - triangles
         if extra <= 0:
             return shape

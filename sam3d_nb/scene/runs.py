@@ -19,9 +19,7 @@ from sam3d_nb.scene.keep import Keep
 from sam3d_nb.scene.realign import check_method
 from sam3d_nb.scene.scene import Scene
 from sam3d_nb.view.masks import show_masks
-from sam3d_nb.view.render import render
-from sam3d_nb.view.sheet import SIDES
-from sam3d_nb.view.world import ball, photo_direction
+from sam3d_nb.view.sheet import contact_sheet
 
 UNFINISHED = ".unfinished"
 """Folder, within that of the results, of objects whose scene is not complete yet."""
@@ -58,8 +56,8 @@ def scene_to_folder(
     The folder holds `scene.glb`, or what `formats` names, and the gaussians of the scene where the
     model makes any. It is new and named after time and example; with `overwrite` it is named after
     the example alone, and files in it are replaced. realign: see `Scene.realigned`. pictures: also
-    the photo with its masks and the scene from four sides. save_all_objects: also each object on
-    its own, in the object frame, in the folder `objects`.
+    the photo with its masks and the contact sheet of the scene. save_all_objects: also each object
+    on its own, in the object frame, in the folder `objects`.
 
     Finished objects are kept in `output_dir` until the scene is complete without failures, so that
     a run that was stopped goes on from there when it is started again. A KeyboardInterrupt says so.
@@ -148,23 +146,21 @@ def save_objects(
 
 
 def save_pictures(
-    example: Example, scene: Scene, folder: Path, *, overwrite: bool = False, size: int = 480
+    example: Example, scene: Scene, folder: Path, *, overwrite: bool = False, size: int = 400
 ) -> dict[str, Path]:
-    """Write `photo.png`, the photo with its masks, and `preview.png`, the scene from four sides.
+    """Write `photo.png`, the photo with its masks, and `preview.png`, the scene's contact sheet.
 
-    Only masks of objects that were made are drawn: others may be damaged.
+    Only masks of objects that were made are drawn: others may be damaged. size: pixels of the side
+    of one picture of the scene.
     """
     made = [thing.provenance.mask_index for thing in scene]
     usable = {index: example.masks[index] for index in example.masks if index in made}
-    pictures = {"photo": np.asarray(show_masks(replace(example, masks=usable)))}
+    pictures = {"photo": show_masks(replace(example, masks=usable))}
     if any(len(thing.mesh.faces) for thing in scene):
-        around, above = photo_direction(ball(scene.meshes())[0], scene.world.translation)
-        views = [
-            render(scene, around + azimuth, min(85.0, above + elevation), size)
-            for azimuth, elevation in SIDES.values()
-        ]
-        pictures["preview"] = np.concatenate(views, axis=1)
+        pictures["preview"] = contact_sheet(example, scene, size=size)
     return {
-        name: write_file(folder / f"{name}.png", encode_png(picture), overwrite=overwrite)
+        name: write_file(
+            folder / f"{name}.png", encode_png(np.asarray(picture)), overwrite=overwrite
+        )
         for name, picture in pictures.items()
     }

@@ -1,18 +1,21 @@
-"""A contact sheet: photo, masks, and every object from four sides beside the truth."""
+"""A contact sheet: photo, masks, and every object or the scene from four sides beside the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example
+from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
+from sam3d_nb.scene import Scene
 from sam3d_nb.view.masks import DARK, PAPER, show_masks, typeface
 from sam3d_nb.view.render import LIGHT, render
-from sam3d_nb.view.world import Item, ball, photo_direction, upright
+from sam3d_nb.view.world import Frame, Item, ball, photo_direction, upright
 
 SIDES = {"front": (0, 0), "three-quarter": (45, 15), "side": (90, 0), "back": (180, 0)}
 """Views by name: azimuth and elevation in degrees beyond the direction of the photo."""
@@ -20,23 +23,32 @@ GAP = 12
 
 
 def contact_sheet(
-    example: Example, results: Object3D | Sequence[Object3D], *, size: int = 260
+    example: Example, results: Object3D | Sequence[Object3D] | Scene, *, size: int = 260
 ) -> Image.Image:
     """Return photo and masks, and below a row an object: its photo, then itself from four sides.
 
-    Front is the side that the photo shows; all stand as the photo's camera has them. Where the
-    example knows an object's true mesh, that is the row below it, from the same directions. size:
-    pixels of one picture's side. A notebook displays the sheet; `.save("sheet.png")` keeps it.
+    A scene is one row, all of its objects together, and only their masks are drawn. Front is the
+    side that the photo shows; all stand as the photo's camera has them, a scene as its world has
+    it. Where the example knows the true mesh of an object, or of all objects of the scene, that is
+    the row below, from the same directions. size: pixels of one picture's side. A notebook
+    displays the sheet; `.save("sheet.png")` keeps it.
 
     Raises InputError where there is no object, or one was made from a mask that is not there.
     """
+    if isinstance(results, Scene):
+        made = [thing.provenance.mask_index for thing in results]
+        masks = {index: example.masks[index] for index in example.masks if index in made}
+        return _page(replace(example, masks=masks), _scene_rows(example, results, size))
     results = [results] if isinstance(results, Object3D) else list(results)
     if not results:
         raise InputError("a contact sheet needs at least one object")
-    width = (len(SIDES) + 1) * (size + GAP) + GAP
-    blocks = [_overview(example, width)]
-    for result in results:
-        blocks += _object_rows(example, result, size)
+    return _page(example, [row for r in results for row in _object_rows(example, r, size)])
+
+
+def _page(example: Example, rows: list[Image.Image]) -> Image.Image:
+    """Return photo and masks with the rows below them, all as wide as the widest row."""
+    width = max(row.width for row in rows) + 2 * GAP
+    blocks = [_overview(example, width), *rows]
     page = Image.new("RGB", (width, sum(b.height + GAP for b in blocks) + GAP), PAPER)
     top = GAP
     for block in blocks:
@@ -65,32 +77,77 @@ def _object_rows(example: Example, result: Object3D, size: int) -> list[Image.Im
     title = f"{result.name}{'' if index is None else f' (mask {index})'}"
     made = f"{result.provenance.model}, {len(result.mesh.faces):,} triangles"
     made += ", depth estimated" if result.depth_is_estimated else ""
-    photo = None if index is None else cutout(example.image, example.mask(index), size)
+    blank = Image.new("RGB", (size, size), PAPER)
+    photo = blank if index is None else cutout(example.image, example.mask(index), size)
     truth = None if index is None else example.true_mesh(index)
-    rows = [_caption(f"{title}: {made}", size), _row(result, direction, photo, size)]
+    rows = _titled(f"{title}: {made}", [photo, *_sides([result], direction, size)])
     if truth is not None:
-        rows += [
-            _caption(f"truth: {len(truth.faces):,} triangles", size),
-            _row(truth, direction, None, size),
-        ]
+        title = f"truth: {len(truth.faces):,} triangles"
+        rows += _titled(title, [blank, *_sides([truth], direction, size)])
     return rows
 
 
-def _row(
-    item: Item, direction: tuple[float, float], photo: Image.Image | None, size: int
-) -> Image.Image:
-    """Return a picture a side, with the photo's part before them."""
-    row = Image.new("RGB", ((len(SIDES) + 1) * (size + GAP) - GAP, size), PAPER)
-    if photo is not None:
-        row.paste(photo, (0, 0))
-    draw = ImageDraw.Draw(row)
+def _scene_rows(example: Example, scene: Scene, size: int) -> list[Image.Image]:
+    """Return the scene's title, its row and, where all of it is known, the row of the truth."""
+    center, _ = ball(upright(scene))
+    direction = photo_direction(center, scene.world.translation)
+    rows = _titled(scene_title(scene), _sides([scene], direction, size))
+    if truth := _true_scene(example, scene):
+        title = f"truth: {sum(len(mesh.faces) for mesh in truth):,} triangles"
+        rows += _titled(title, _sides(truth, direction, size, "object"))
+    return rows
+
+
+def scene_title(scene: Scene) -> str:
+    """Return what was made, by which models, and what was not known."""
+    parts = ["scene", "1 object" if len(scene) == 1 else f"{len(scene)} objects"]
+    parts += [f"{len(scene.failures)} failed"] if scene.failures else []
+    made = list(dict.fromkeys(thing.provenance.model for thing in scene))
+    made += [f"{sum(len(thing.mesh.faces) for thing in scene):,} triangles"]
+    made += [f"upright by {scene.realign}"] if scene.realign != "none" else []
+    made += ["depth estimated"] if any(thing.depth_is_estimated for thing in scene) else []
+    return f"{', '.join(parts)}: {', '.join(made)}"
+
+
+def _true_scene(example: Example, scene: Scene) -> list[Mesh]:
+    """Return the true meshes of the scene's objects in its world; none unless all are known."""
+    indices = [thing.provenance.mask_index for thing in scene]
+    known = [None if index is None else example.true_mesh(index) for index in indices]
+    return [
+        mesh.with_vertices(scene.world.apply(mesh.vertices).astype(np.float32))
+        for mesh in known
+        if mesh is not None and None not in known
+    ]
+
+
+def _sides(
+    items: Sequence[Item],
+    direction: tuple[float, float],
+    size: int,
+    frame: Frame | None = None,
+) -> list[Image.Image]:
+    """Return a picture a side, with the side's name on it."""
     font = typeface(max(11, size // 20))
-    for place, (name, (azimuth, elevation)) in enumerate(SIDES.items(), start=1):
+    pictures = []
+    for name, (azimuth, elevation) in SIDES.items():
         around, above = direction[0] + azimuth, min(85.0, direction[1] + elevation)
-        left = place * (size + GAP)
-        row.paste(Image.fromarray(render([item], around, above, size)), (left, 0))
-        draw.text((left + 6, size - 6), name, fill=DARK, font=font, anchor="ls")
-    return row
+        picture = Image.fromarray(render(items, around, above, size, frame=frame))
+        ImageDraw.Draw(picture).text((6, size - 6), name, fill=DARK, font=font, anchor="ls")
+        pictures.append(picture)
+    return pictures
+
+
+def _titled(title: str, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Return the title and, to be set below it, the square pictures beside each other."""
+    size = pictures[0].height
+    row = Image.new("RGB", (len(pictures) * (size + GAP) - GAP, size), PAPER)
+    for place, picture in enumerate(pictures):
+        row.paste(picture, (place * (size + GAP), 0))
+    font = typeface(max(12, size // 16))
+    caption = Image.new("RGB", (row.width, round(font.size * 1.6)), PAPER)
+    baseline = round(font.size * 1.2)
+    ImageDraw.Draw(caption).text((0, baseline), title, fill=DARK, font=font, anchor="ls")
+    return [caption, row]
 
 
 def cutout(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
@@ -104,11 +161,3 @@ def cutout(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
     square = Image.new("RGB", (round(2 * half), round(2 * half)), LIGHT)
     square.paste(shown, (-round(frame[0]), -round(frame[1])))
     return square.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def _caption(text: str, size: int) -> Image.Image:
-    font = typeface(max(12, size // 16))
-    page = Image.new("RGB", ((len(SIDES) + 1) * (size + GAP) - GAP, round(font.size * 1.6)), PAPER)
-    baseline = round(font.size * 1.2)
-    ImageDraw.Draw(page).text((0, baseline), text, fill=DARK, font=font, anchor="ls")
-    return page
