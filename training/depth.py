@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from sam3d_nb.model.constants import constant
 from training.loop import Losses
 
 if TYPE_CHECKING:
@@ -15,15 +16,16 @@ if TYPE_CHECKING:
 
 
 def looked(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the depth network sees in square photos (B, 3, S, S) uint8, float32.
+    """Return what the depth network sees in square photos (B, 3, S, S), 0 to 255, float32.
 
     The slopes of the rays (B, 2, S, S), x / z and y / z; log depth (B, S, S); mask (B, S, S),
     above 0.5 where there is a depth.
     """
     normal = (image.float() / 255 - network.image_mean) / network.image_std
     maps = network.backbone.feature_maps(normal, network.taken_blocks)
-    raw, mask = network.head(maps, tuple(image.shape[-2:]))
-    return raw[:, :2].float(), raw[:, 2].float(), mask[:, 0].float()
+    with torch.autocast(image.device.type, enabled=False):  # relief is a few percent of the depth
+        raw, mask = network.head([x.float() for x in maps], tuple(image.shape[-2:]))
+    return raw[:, :2], raw[:, 2], mask[:, 0]
 
 
 def focal_of(slopes: Tensor, valid: Tensor) -> Tensor:
@@ -47,10 +49,19 @@ def moge(network: nn.Module, samples: Samples, batch: int) -> Callable[[int], Lo
     def losses(step: int) -> Losses:
         rows = torch.randint(len(samples), (batch,), device=pool.object.device)
         points = pool.full_points[rows].float() + pool.center[rows, :, None, None]
+        mirrored = torch.rand(batch, 1, 1, 1, device=points.device) < 0.5
+        points = torch.where(
+            mirrored,
+            points.flip(3) * constant((-1.0, 1.0, 1.0), points.device)[:, None, None],
+            points,
+        )
         known = points.isfinite().all(1)  # (B, S, S)
         points = points.where(known[:, None], 1.0)
-        slopes, log_z, mask = looked(network, pool.full_image[rows])
-        on_object = pool.full_mask[rows] & known
+        image = pool.full_image[rows]
+        image = torch.where(mirrored, image.flip(3), image)
+        slopes, log_z, mask = looked(network, toned(image))
+        on_object = pool.full_mask[rows]
+        on_object = torch.where(mirrored[:, 0], on_object.flip(2), on_object) & known
         weight = known.float() + 3 * on_object
         total = weight.sum((1, 2)).clamp_min(1)
         error = log_z - points[:, 2].clamp_min(1e-3).log()
@@ -62,7 +73,7 @@ def moge(network: nn.Module, samples: Samples, batch: int) -> Callable[[int], Lo
         own = relief_error(error, on_object, samples.views.side[rows], points[:, 2])
         return {
             "depth": depth.mean(),
-            "own": own.clamp_max(1).mean() * 0.5,
+            "own": own.clamp_max(1).mean(),
             "rays": ray.mean(),
             "focal": focal.abs().mean() * 0.3,
             "slope": _slopes(error, known) * 2,
@@ -71,6 +82,14 @@ def moge(network: nn.Module, samples: Samples, batch: int) -> Callable[[int], Lo
         }
 
     return losses
+
+
+def toned(image: Tensor) -> Tensor:
+    """Return photos (B, 3, S, S) uint8 as float32 from 0 to 255, of other brightness and tint."""
+    count, device = len(image), image.device
+    power = (torch.randn(count, 1, 1, 1, device=device) * 0.25).exp()
+    gain = (torch.randn(count, 3, 1, 1, device=device) * 0.06).exp()
+    return ((image.float() / 255) ** power * gain).clamp(0, 1) * 255
 
 
 def relief_error(error: Tensor, on_object: Tensor, side: Tensor, depth: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from training import parallel
 from training.networks import Average
 
 Losses = dict[str, Tensor]
+WARM = 12
+"""Steps before one is recorded: libraries choose their kernels in the first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def train(
     samples: int,
     frozen: tuple[nn.Module, ...] = (),
     save: Callable[[], None] | None = None,
+    *,
+    replayed: bool = False,
 ) -> list[str]:
     """Train `modules` on what `losses(step)` gives until time is up; return the log.
 
@@ -55,13 +59,16 @@ def train(
     whose gradient is not finite is left out, and counted in the log. Several processes (see
     `parallel`) take the same steps, by the mean of their gradients and by the clock and the minutes
     of the first one, which also logs and saves.
+
+    replayed: on one GPU, steps are replayed from a CUDA graph, which leaves the host nothing to do.
+    For losses whose tensors have the same sizes in every step, and that never wait for the device.
     """
     parallel.same_start(modules.values())
     average = Average(modules, schedule.decay)
     held = {id(p) for module in frozen for p in module.parameters()}
     parameters = [p for m in modules.values() for p in m.parameters() if id(p) not in held]
     device, together = parameters[0].device, parallel.processes()
-    optimizer = _optimizer(parameters, schedule.rate)
+    take = _Steps(losses, parameters, schedule, replayed=replayed)
     started, saved, step = perf_counter(), 0.0, 0
     seconds = parallel.agreed(schedule.minutes * 60, device)
     log = _Log(name, samples * together, schedule.log_every)
@@ -72,14 +79,10 @@ def train(
             passed = parallel.agreed(perf_counter() - started, device)
         if passed >= seconds:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate_at(passed / seconds, step)
-        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
-            parts = losses(step)
-        usable = _stepped(optimizer, parameters, parts, schedule.clip)
+        parts = take(step, schedule.rate_at(passed / seconds, step))
         average.update()
         step += 1
-        log.add(parts | {"skipped": (~usable).float()})
+        log.add(parts)
         if save and parallel.rank() == 0 and passed - saved > schedule.save_every:
             average.swap()
             save()
@@ -88,32 +91,86 @@ def train(
     average.swap()
     for module in modules.values():
         module.eval()
-    return log.lines
+    return log.lines + take.lines
 
 
-def _optimizer(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.02},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    cuda = parameters[0].device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=cuda)
+class _Steps:
+    """Steps of the optimizer on the sum of losses, on one GPU replayed where that is asked for."""
 
+    def __init__(
+        self,
+        losses: Callable[[int], Losses],
+        parameters: list[nn.Parameter],
+        schedule: Schedule,
+        *,
+        replayed: bool,
+    ) -> None:
+        device = parameters[0].device
+        cuda = device.type == "cuda"
+        self.losses, self.parameters, self.clip = losses, parameters, schedule.clip
+        self.rate = torch.tensor(schedule.rate, device=device)
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.02},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        # fused and capturable ones read their rate on the device
+        self.optimizer = torch.optim.AdamW(
+            groups, self.rate, betas=(0.9, 0.98), fused=cuda, capturable=cuda
+        )
+        self.stream = None
+        if cuda and replayed and parallel.processes() == 1:
+            self.stream = torch.cuda.Stream(device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.parts: Losses = {}
+        self.lines: list[str] = []
 
-def _stepped(
-    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], parts: Losses, clip: float
-) -> Tensor:
-    """Take one step on the sum of losses; return whether it could be used, a bool on the device."""
-    optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(parts.values())).sum().backward()
-    parallel.average_gradients(parameters)
-    usable = nn.utils.clip_grad_norm_(parameters, clip).isfinite()
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.nan_to_num_(0.0, 0.0, 0.0)
-            p.grad.mul_(usable)
-    optimizer.step()
-    return usable
+    def __call__(self, step: int, rate: float) -> Losses:
+        """Take step number `step`; return its losses, which the next step may overwrite."""
+        self.rate.fill_(rate)
+        if self.stream is None:
+            return self._taken(step)
+        if step == WARM:
+            self._record(step)
+        if self.graph is not None:
+            self.graph.replay()
+            return self.parts
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            parts = self._taken(step)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return parts
+
+    def _record(self, step: int) -> None:
+        """Record a step without taking it; where that does not work, steps are taken one by one."""
+        graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)  # gradients are then the graph's own
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.parts = self._taken(step)
+        except RuntimeError as error:
+            self.lines.append(f"steps are not replayed: {error}")
+            print(self.lines[-1], flush=True)
+            self.stream = None
+            return
+        self.graph = graph
+
+    def _taken(self, step: int) -> Losses:
+        """Take one step; a gradient that is not finite changes nothing and counts as skipped."""
+        cuda = self.rate.is_cuda
+        with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+            parts = self.losses(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        parallel.average_gradients(self.parameters)
+        usable = nn.utils.clip_grad_norm_(self.parameters, self.clip).isfinite()
+        for p in self.parameters:
+            if p.grad is not None:
+                p.grad.nan_to_num_(0.0, 0.0, 0.0)
+                p.grad.mul_(usable)
+        self.optimizer.step()
+        return {name: part.detach() for name, part in parts.items()} | {
+            "skipped": (~usable).float()
+        }
 
 
 class _Log:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam3d_nb.model.constants import constant
 from training.estimates import Estimates
 from training.targets import OPENCV_TO_CAMERA, Layouts, Views
 
@@ -87,7 +88,7 @@ class Samples:
 
 def _in_units(points: Tensor, layout: Layouts, rows: Tensor) -> Tensor:
     """Bring points (B, 3, S, S), OpenCV, to the network's frame and units."""
-    flip = points.new_tensor(OPENCV_TO_CAMERA)[:, None, None]
+    flip = constant(OPENCV_TO_CAMERA, points.device)[:, None, None]
     shift, unit = layout.shift[rows], layout.unit[rows]
     return (points * flip - shift[:, :, None, None]) / unit[:, None, None, None]
 
@@ -100,4 +101,4 @@ def _point_noise(points: Tensor) -> Tensor:
     smooth = torch.rand(count, 1, 1, 1, device=device) ** 3 * DEPTH_NOISE
     bumps = torch.randn(count, 1, 5, 5, device=device)
     bumps = F.interpolate(bumps, size=points.shape[2:], mode="bicubic", align_corners=True)
-    return noise + smooth * bumps * points.new_tensor([0.0, 0.0, 1.0])[:, None, None]
+    return noise + smooth * bumps * constant((0.0, 0.0, 1.0), points.device)[:, None, None]

@@ -48,6 +48,7 @@ SEEING = ("flow", "latent")  # stages that see point maps
 LEAST_USABLE = 0.5  # share of the objects that the depth network sees anything of
 BATCH = {"vae": 32, "flow": 128, "latent": 32, "mesh": 8, "splat": 16, "moge": 96}
 COMPILED = ("flow", "latent", "moge")
+REPLAYED = ("flow", "moge")  # sizes are the same in every step
 VARYING = ("latent", "mesh", "splat")  # the number of voxels: cuDNN would plan each step anew
 SHARED = (".backbone.",)  # in names of tensors that stage 2 takes from stage 1
 OVERHEAD = 12.0  # seconds of a stage besides its training
@@ -164,7 +165,9 @@ class Trainer:
             compile_blocks(modules.values())
         torch.backends.cuda.enable_cudnn_sdp(stage not in VARYING)
         write = partial(self.write, stage, modules)
-        self.log += train(stage, modules, losses, schedule, batch, frozen, write)
+        self.log += train(
+            stage, modules, losses, schedule, batch, frozen, write, replayed=stage in REPLAYED
+        )
         if stage == "vae":
             self.say(f"latent scaled by {normalize(*modules.values(), self.samples):.3f}")
             parallel.same_start(modules.values())  # the samples of other processes are others
@@ -211,6 +214,7 @@ class Trainer:
 def compile_blocks(modules: Iterable[nn.Module]) -> None:
     """Compile the dense transformer blocks; what does not compile runs as it is."""
     torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = 64  # one code for all blocks, whose sizes differ
     for module in modules:
         for part in module.modules():
             if isinstance(part, StructureBlock | Block):

@@ -21,7 +21,7 @@ from sam3d_nb.weights.load import FileStore
 from sam3d_nb.weights.parts import PARTS
 from training import stages
 from training.export import export
-from training.loop import Schedule, train
+from training.loop import WARM, Schedule, train
 from training.networks import Average, StructureEncoder, build, load, save, share_vision
 from training.resume import ENCODER_FILE, unpack
 from training.train import Trainer, file_of
@@ -51,6 +51,26 @@ def test_training_finds_what_there_is_to_find_and_survives_a_bad_step(capsys):
     assert log[0].startswith("line")
     assert log[0] in capsys.readouterr().out
     assert any("skipped 0.0000" not in line for line in log)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_steps_find_it_too_and_survive_a_bad_one():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 1).cuda()
+    true, count = torch.tensor([[1.0, -2.0, 0.5]]).cuda(), torch.zeros((), device="cuda")
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        count.add_(1)
+        x = torch.randn(64, 3, device="cuda")
+        error = (layer(x) - x @ true.T).square().mean()
+        return {"error": error * torch.where(count == 2 * WARM, torch.nan, 1.0)}
+
+    schedule = Schedule(0.03, rate=0.05, warmup=5, decay=0.9, clip=100.0, log_every=0.3)
+    log = train("line", {"layer": layer}, losses, schedule, 64, replayed=True)
+    np.testing.assert_allclose(layer.weight.detach().cpu(), true.cpu(), atol=0.05)
+    assert "not replayed" not in "".join(log)
+    assert any("skipped 0.0000" not in line for line in log)
+    assert int(count) > 4 * WARM
 
 
 def test_the_average_follows_the_parameters():
@@ -164,7 +184,7 @@ def test_a_latent_has_deviation_1_also_where_training_was_interrupted(tmp_path, 
     torch.manual_seed(0)
     fields = torch.randn(4, 2, 32, 32, 32)
 
-    def interrupted(name, modules, losses, schedule, batch, frozen, save):
+    def interrupted(name, modules, losses, schedule, batch, frozen, save, **settings):
         with torch.no_grad():
             modules["structure_encoder"].out_layer.weight *= 3
         save()
