@@ -5,6 +5,7 @@ import pytest
 
 from sam3d_nb.frames import FACING_CAMERA, Pose
 from sam3d_nb.tiny.hold import MARGIN, holding
+from sam3d_nb.tiny.observe import within
 
 SIZE = 40
 
@@ -58,3 +59,21 @@ def test_few_points_are_taken_with_their_border(seen):
     line[20] = mask[20]  # nothing is left without a border
     found = holding(pose(0.0, 0.0, 3.0, 0.8), points, line)
     assert found.scale[0] == pytest.approx(MARGIN, abs=0.03)
+
+
+def test_thin_parts_count_where_they_are_near_the_rest():
+    points = np.full((40, 60, 3), 9.0)
+    across = (np.arange(60) - 20) / 20
+    points[..., 0], points[..., 1] = across, (np.arange(40)[:, None] - 20) / 20
+    mask = np.zeros(points.shape[:2], dtype=bool)
+    mask[10:30, 10:30] = True
+    points[mask, 2] = 3.0
+    assert within(points, mask)[:, 0].max() == across[28]
+    mask[20, 30:34] = True  # a peg, one pixel thick
+    points[20, 30:34, 2] = 3.0
+    assert within(points, mask)[:, 0].max() == across[33]
+    points[20, 30:34, 2] = 9.0  # the depth of the wall: what is that thin is often taken for it
+    assert within(points, mask)[:, 0].max() == across[29]
+    lines = np.zeros_like(mask)
+    lines[5:35:3, 5:55] = True  # all is thin
+    assert len(within(points, lines)) == lines.sum()

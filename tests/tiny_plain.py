@@ -8,9 +8,9 @@ from sam3d_nb.frames import Pose, project
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
 from sam3d_nb.tiny.match import LEAST, ROUNDS
-from sam3d_nb.tiny.observe import FEWEST, FINEST, SLACK, SURE
+from sam3d_nb.tiny.observe import FEWEST, FINEST, REST, SLACK, SURE
 from sam3d_nb.tiny.paint import BEHIND, DECODED, FACING, GRAZING
-from sam3d_nb.tiny.sculpt import EDGE, GAIN, OTHERS, THIN, WIDER
+from sam3d_nb.tiny.sculpt import EDGE, GAIN, OTHERS, STEEP, THIN, WIDER
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import Raster, rasterize
 
@@ -54,7 +54,14 @@ def observed(
     empty = np.isfinite(nearest) & (depth < nearest - SLACK * voxel)
     empty |= ~touched & (depth < nearest)
     held = np.zeros(logits.shape, dtype=int)
-    for x, y, z in pointmap[ndimage.binary_erosion(mask)] - np.asarray(pose.translation):
+    inner = ndimage.binary_erosion(mask)
+    thin = mask & ~ndimage.maximum_filter(inner, 3)
+    whole = pointmap[inner & np.isfinite(pointmap).all(2)]
+    low, high = whole.min(0), whole.max(0)
+    with np.errstate(invalid="ignore"):
+        off = np.maximum(low - pointmap, pointmap - high).max(2)  # outside of the rest's box
+        inner |= thin & (off <= REST * (high - low).max())
+    for x, y, z in pointmap[inner] - np.asarray(pose.translation):
         if np.isfinite([x, y, z]).all():
             place = np.floor((np.array([x, z, -y]) / pose.scale[0] + 0.5) * count).astype(int)
             if (place >= 0).all() and (place < count).all():
@@ -95,7 +102,13 @@ def sculpted_distances(
         spread(hidden, mask)
         free &= ((points[:, 2] - seen[at]) / side < OTHERS) | ~hidden[at]
     d = np.where(free, np.maximum(d, beyond * GAIN), d)
-    for image in (seen, first):
+    own = np.where(mask, seen, np.nan)
+    size = 2 * max(1, round(across)) + 1
+    with np.errstate(invalid="ignore"):
+        far = ndimage.maximum_filter(np.where(np.isfinite(own), own, -np.inf), size) - own
+        close = own - ndimage.minimum_filter(np.where(np.isfinite(own), own, np.inf), size)
+    deep = THIN + np.nan_to_num(np.minimum(far, close) / side).clip(0, STEEP)
+    for image in (seen, first, deep):
         spread(image, mask if exact else mask & np.isfinite(pointmap[..., 2]))
         if not exact:
             image[:] = image.clip(points[:, 2].min(), points[:, 2].max())
@@ -103,7 +116,7 @@ def sculpted_distances(
     if exact:
         free = inside & np.isfinite(front) & (front < 0)
         d = np.where(free, np.maximum(d, np.minimum(-front, 1) * GAIN), d)
-        solid = (front >= 0) & ((front < THIN) | (np.abs(behind) < THIN))
+        solid = (front >= 0) & ((front < THIN) | (np.abs(behind) < deep[at]))
     else:
         covered = np.zeros(mask.shape, dtype=bool)
         covered[tuple(index[d < 0] for index in at)] = True

@@ -12,8 +12,8 @@ import numpy as np
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.tiny.observe import within
 
-STRAY = 0.005  # share of the points that may lie beyond on each side
-MARGIN = 1.02  # of the cube's side, around the points
+STRAY = 0.001  # share of the points that may lie beyond on each side
+MARGIN = 1.03  # of the cube's side, around the points
 FEWEST = 50  # points without those at the mask's border, which may be of what is behind
 MOST = 2.0  # by which the cube may grow: else point map and mask do not go together
 

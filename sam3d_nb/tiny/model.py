@@ -30,6 +30,7 @@ from sam3d_nb.tiny.crumbs import without_crumbs
 from sam3d_nb.tiny.hold import holding
 from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
+from sam3d_nb.tiny.pierce import pierced
 from sam3d_nb.tiny.sculpt import Sculptor
 from sam3d_nb.tiny.trim import trimmed
 
@@ -109,7 +110,9 @@ class Tiny(Sam3dObjects):
     ) -> Surface:
         """Return the surface that `decoder` sees, with the outline that the photo shows."""
         surface = without_crumbs(super().extract(decoder, latent, grid, sculpt))
-        return trimmed(surface, sculpt) if isinstance(sculpt, Sculptor) else surface
+        if isinstance(sculpt, Sculptor):
+            surface = pierced(trimmed(surface, sculpt), sculpt)
+        return surface
 
     def framed(self, mesh: Mesh, gaussians: Gaussians | None, pose: Pose) -> Decoded:
         """Turn what was decoded upright, see `upright`."""

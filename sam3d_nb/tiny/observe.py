@@ -22,6 +22,7 @@ SURE = 8.0  # a logit that no other evidence turns
 SLACK = 1.0  # voxels by which observed depth may be off
 FEWEST = 2  # points of the point map that make a voxel occupied
 FINEST = 8.0  # pixels across a voxel that are looked at
+REST = 0.25  # sizes of the rest of an object within which its thin parts are
 
 
 def observe(
@@ -63,11 +64,23 @@ def observe(
 
 
 def within(pointmap: Array, mask: np.ndarray) -> Array:
-    """Return the known points (N, 3) of the mask's pixels but for those at its border."""
-    part = around(mask, 0)
+    """Return the known points (N, 3) of the mask's pixels but for those at its border.
+
+    Thin parts are all border: they count where they are near the rest, else they may be what is
+    behind.
+    """
+    part = around(mask, 1)
     assert part is not None  # a mask with pixels has a window
-    points = part.cut(pointmap)[ndimage.binary_erosion(part.cut(mask))]
-    return points[np.isfinite(points).all(1)]
+    shown, points = part.cut(mask), part.cut(pointmap)
+    known = np.isfinite(points).all(2)
+    inner = ndimage.binary_erosion(shown)
+    thin = points[shown & known & ~ndimage.binary_dilation(inner, np.ones((3, 3)))]
+    found = points[inner & known]
+    if len(found):
+        low, high = found.min(0), found.max(0)
+        near = REST * (high - low).max()
+        thin = thin[((thin >= low - near) & (thin <= high + near)).all(1)]
+    return np.concatenate([found, thin])
 
 
 def _held(points: Array, pose: Pose, count: int, device: torch.device) -> Tensor:

@@ -29,6 +29,15 @@ def smallest(image: Tensor, size: int) -> Tensor:
     return -largest(-image, size)
 
 
+def gaps(mask: Tensor, radius: int) -> Tensor:
+    """Return the pixels beside a mask (h, w) in no square of 2 radius + 1 pixels beside it."""
+    height, width = mask.shape
+    size = 2 * radius + 1
+    padded = F.pad(mask, (radius,) * 4)
+    closed = ~largest(~largest(padded, size), size)
+    return closed[radius : radius + height, radius : radius + width] & ~mask
+
+
 def between(image: Tensor, at: Tensor) -> Tensor:
     """Return `image` (h, w, C), linear between the centers of pixels, at `at` (N, 2), (N, C).
 

@@ -15,18 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array, Pose
 from sam3d_nb.model.surface import enclosed
 from sam3d_nb.tiny.nearest import nearest, outside
-from sam3d_nb.tiny.pixels import largest, smallest
+from sam3d_nb.tiny.pixels import gaps, largest, smallest
 from sam3d_nb.tiny.sight import Sight, look
+from sam3d_nb.tiny.window import Window
 
 GAIN = 16.0  # decoded distance for one side of the cube
 THIN = 0.02  # sides of the cube behind the surface seen that are inside
 WIDER = 0.4  # spacings of grid vertices that the surface is wider than the mask, see `trimmed`
+STEEP = 0.1  # sides more than THIN, at most, where the surface is seen at a flat angle
 EDGE = 0.01  # distance of vertices at the border of the grid, at least
 OTHERS = 0.05  # sides behind what the photo shows beside the object: inside of that, so not of it
 
@@ -60,14 +61,13 @@ class Sculptor:
     def _changed(self, sight: Sight, values: Tensor) -> Tensor:
         """Return other distances (nx, ny, nz) than `values`."""
         part, side = sight.window, self.pose.scale[0]
-        mask, middle = part.some(self.mask), part.cut(self.mask)
+        mask = part.some(self.mask)
         if not mask.any():
             return values
         depth = part.cut(self.pointmap[..., 2])
         seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(values)
         shown = torch.from_numpy(mask).to(values.device)
-        # whose depth is the object's, and not that of what is behind its outline
-        sure = torch.from_numpy(middle if middle.any() else mask).to(values.device)
+        sure = torch.from_numpy(surely(part, self.mask)).to(values.device)
         first = smallest(seen.where(sure, torch.inf), 3)  # of the object, around
         away = outside(shown) - _wider(shown, sight.reach)  # pixels
         focal = part.intrinsics(self.intrinsics)[0, 0]
@@ -79,20 +79,22 @@ class Sculptor:
         free = ~inside
         if self.exact:  # but for what something else may hide
             behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
-            covered = _covered(seen, sure, OTHERS * side).take(own)
-            free &= (behind < OTHERS) | ~sight.at(covered)
+            hidden = covered(seen, sure, own, OTHERS * side)
+            free &= (behind < OTHERS) | ~sight.at(hidden)
         d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
+        slope = _slope(seen.where(sure, torch.nan), sight.reach) if self.exact else None
         seen, first = (of.take(own) for of in (seen, first))  # beside it as well
         if not self.exact:
             seen, first = (_within(of, sight.depth) for of in (seen, first))
         front = (sight.depth - sight.at(first)) / side
-        near = ((sight.depth - sight.at(seen)) / side).abs() < THIN
+        behind = (sight.depth - sight.at(seen)) / side
         if self.exact:
             free = inside & front.isfinite() & (front < 0)
             d = torch.where(free, torch.maximum(d, -front.clamp(min=-1) * GAIN), d)
-            solid = (front >= 0) & ((front < THIN) | near)
+            deep = THIN + (sight.at(slope.take(own)) / side).clamp(max=STEEP)
+            solid = (front >= 0) & ((front < THIN) | (behind.abs() < deep))
         else:
-            solid = near & ~sight.at(self._covered(sight, d < 0))
+            solid = (behind.abs() < THIN) & ~sight.at(self._covered(sight, d < 0))
         filled = torch.minimum(d, -front.clamp(min=THIN / 10) * GAIN)
         d = torch.where(inside & solid, filled, d)
         d = torch.where(inside, torch.maximum(d, beyond * GAIN), d)  # no deeper than the outline is
@@ -107,14 +109,37 @@ class Sculptor:
         return largest(covered.view(part.height, part.width), size)
 
 
-def _covered(seen: Tensor, mask: Tensor, step: float) -> Tensor:
-    """Return which pixels of the mask (h, w) end at something that stands before them.
+def surely(part: Window, mask: np.ndarray) -> np.ndarray:
+    """Return the pixels (h, w) of a window with the depth of the object, not of what is behind.
 
-    seen: (h, w) depth, infinite where unknown. step: by which it is nearer at least; the floor that
-    an object stands on, or the wall at which it is, begins at the object's own depth.
+    mask: (H, W) bool.
+    """
+    middle = part.cut(mask)
+    return middle if middle.any() else part.some(mask)
+
+
+def covered(seen: Tensor, mask: Tensor, own: Tensor, step: float) -> Tensor:
+    """Return at which pixels (h, w) something may stand before the object: behind it, all is open.
+
+    Those whose nearest pixel of the mask ends at what is nearer. seen: (h, w) depth, infinite where
+    unknown; mask: (h, w) bool; own: (h, w), the nearest pixels of the mask. step: by which it is
+    nearer at least; the floor that an object stands on, or the wall at which it is, begins at the
+    object's own depth.
     """
     beside = smallest(seen.where(~mask, torch.inf), 3)
-    return mask & (seen - beside > step)  # not where both are infinite
+    return (mask & (seen - beside > step)).take(own)  # not where both are infinite
+
+
+def _slope(depth: Tensor, reach: float) -> Tensor:
+    """Return by how much depth (h, w) grows over `reach` pixels where it falls as much before.
+
+    Depth is NaN beside the object. Nothing at a step between two surfaces.
+    """
+    size = 2 * max(1, round(reach)) + 1
+    known = depth.isfinite()
+    far = largest(depth.where(known, -torch.inf), size) - depth
+    near = depth - smallest(depth.where(known, torch.inf), size)
+    return torch.minimum(far, near).where(known, 0.0)
 
 
 def _closed(distance: Tensor) -> Tensor:
@@ -129,13 +154,7 @@ def _wider(mask: Tensor, reach: float) -> Tensor:
 
     Not where it would close a gap. reach: pixels from one vertex of the grid to the next.
     """
-    size = 2 * max(1, round(reach)) + 1
-    border = (size // 2,) * 4
-    padded = F.pad(mask, border)
-    closed = ~largest(~largest(padded, size), size)
-    height, width = mask.shape
-    closed = closed[border[0] : border[0] + height, border[0] : border[0] + width]
-    return torch.where(closed & ~mask, 0.0, WIDER * reach)
+    return torch.where(gaps(mask, max(1, round(reach))), 0.0, WIDER * reach)
 
 
 def _within(depth: Tensor, grid: Tensor) -> Tensor:

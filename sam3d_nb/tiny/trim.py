@@ -11,9 +11,9 @@ from torch import Tensor
 from sam3d_nb.devices import with_doubles
 from sam3d_nb.frames import Array
 from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.tiny.nearest import outside
+from sam3d_nb.tiny.nearest import nearest, outside
 from sam3d_nb.tiny.pixels import between, pixel_of, project
-from sam3d_nb.tiny.sculpt import OTHERS, Sculptor
+from sam3d_nb.tiny.sculpt import OTHERS, Sculptor, covered, surely
 from sam3d_nb.tiny.sight import in_camera, in_cube
 from sam3d_nb.tiny.window import Window, around
 
@@ -60,7 +60,9 @@ def _beside(points: Tensor, away: Tensor, sculptor: Sculptor, part: Window) -> T
     if sculptor.exact:
         depth = part.cut(sculptor.pointmap[..., 2])
         seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(points)
-        chosen &= points[:, 2] - seen.take(pixel) < OTHERS * side
+        sure = torch.from_numpy(surely(part, sculptor.mask)).to(points.device)
+        hidden = covered(seen, sure, nearest(sure), OTHERS * side)
+        chosen &= (points[:, 2] - seen.take(pixel) < OTHERS * side) | ~hidden.take(pixel)
     return chosen
 
 

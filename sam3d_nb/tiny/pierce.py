@@ -1,0 +1,90 @@
+"""Gaps in an object that are too narrow for the grid, opened in its surface."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam3d_nb.devices import with_doubles
+from sam3d_nb.model.flexicubes import Surface
+from sam3d_nb.tiny.pixels import gaps, largest, pixel_of, project
+from sam3d_nb.tiny.sculpt import THIN, Sculptor
+from sam3d_nb.tiny.sight import in_camera
+from sam3d_nb.tiny.window import around
+
+FINEST = 512  # pixels across the mask that are looked at
+NARROW = 1 / 64  # sides of the cube: wider gaps the grid has by itself
+SPLITS = 2  # times that a triangle at a gap is divided into four
+
+
+def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
+    """Return the surface without what lies where a photo looks through narrow gaps of the object.
+
+    surface: in the view cube, see `Sculptor`. Where the point map is given and has something
+    farther away in a gap of the mask, the pieces of triangles go that cover it. Their edges stay
+    open. Where nothing is to go it is the same surface.
+    """
+    side, depth = sculptor.pose.scale[0], max(sculptor.pose.translation[2], 1e-9)
+    part = around(sculptor.mask, 1, FINEST)
+    if part is None or not sculptor.exact or not len(surface.faces):
+        return surface
+    device = with_doubles(surface.vertices.device)
+    intrinsics = part.intrinsics(sculptor.intrinsics)
+    radius = max(1, round(float(intrinsics[0, 0]) * NARROW * side / depth / 2))
+    shown = torch.from_numpy(part.some(sculptor.mask)).to(device)
+    gap = gaps(shown, radius)
+    if not bool(gap.any()):
+        return surface
+    z = part.cut(sculptor.pointmap[..., 2])
+    seen = torch.from_numpy(np.where(np.isfinite(z), z, np.inf)).to(device)
+
+    def through(points: Tensor, image: Tensor) -> Tensor:
+        """Return which points (..., 3) of the cube a photo looks through at pixels of `image`."""
+        placed = in_camera(points.reshape(-1, 3).to(device).double(), sculptor.pose)
+        inside, pixel = pixel_of(project(placed, intrinsics), shown.shape)
+        clear = (placed[:, 2] > 0) & (placed[:, 2] < seen.take(pixel) - THIN * side)
+        return (inside & clear & image.take(pixel)).view(points.shape[:-1]).to(points.device)
+
+    near = through(surface.vertices, largest(gap, 2 * radius + 1))
+    chosen = near[surface.faces].any(1).nonzero()[:, 0]
+    if not len(chosen):
+        return surface
+    values = torch.cat([surface.vertices, surface.attributes], 1)
+    pieces = values[surface.faces[chosen]]  # (F, 3, C)
+    for _ in range(SPLITS):
+        pieces = _divided(pieces)
+    gone = through(pieces[..., :3].mean(1), gap).view(len(chosen), -1)  # (F, pieces of each)
+    cut = gone.any(1)
+    if not bool(cut.any()):
+        return surface
+    whole = torch.ones(len(surface.faces), dtype=torch.bool, device=values.device)
+    whole[chosen[cut]] = False
+    left = pieces.view(len(chosen), -1, *pieces.shape[1:])[cut][~gone[cut]]  # (P, 3, C)
+    return _joined(values, surface.faces[whole], left) or surface
+
+
+def _divided(triangles: Tensor) -> Tensor:
+    """Return the four parts of triangles (F, 3, C), those of one in a row, (4 F, 3, C)."""
+    a, b, c = triangles.unbind(1)
+    ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2  # the same for both faces of an edge
+    parts = ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))
+    return torch.stack([torch.stack(part, 1) for part in parts], 1).flatten(0, 1)
+
+
+def _joined(values: Tensor, faces: Tensor, triangles: Tensor) -> Surface | None:
+    """Return `faces` of vertices (V, C) with more triangles (P, 3, C); none where there is none.
+
+    C: place and attributes. Vertices at the same place become one.
+    """
+    if not len(faces) + len(triangles):
+        return None
+    used = faces.unique()
+    corners = torch.cat([values[used], triangles.flatten(0, 1)])
+    place, index = corners[:, :3].unique(dim=0, return_inverse=True)
+    found = corners.new_empty(len(place), corners.shape[1])
+    found[index] = corners
+    number = torch.empty(len(values), dtype=torch.long, device=values.device)
+    number[used] = index[: len(used)]
+    both = torch.cat([number[faces], index[len(used) :].view(-1, 3)])
+    return Surface(found[:, :3].contiguous(), both, found[:, 3:].contiguous())
