@@ -5,7 +5,7 @@ past the object, or in front of the surface that the point map has, nothing can 
 behind that surface there is something. What is hidden stays as the networks said. Where the point
 map is only estimated, nothing can be outside of the mask, and what is missing inside of it is
 filled at the estimated depth, or that of the nearest pixel that has one. All is a little wider
-than the mask, for `trimmed` to move to its outline.
+than the mask, for `trimmed` to move to its outline; gaps too narrow for the grid are for `pierced`.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class Sculptor:
         own = nearest(known if bool(known.any()) else sure)
         free = ~inside
         if self.exact:  # but for what something else may hide
-            behind = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
+            past = (sight.depth - sight.at(seen)) / side  # -inf where nothing is seen
             hidden = covered(seen, sure, own, OTHERS * side)
-            free &= (behind < OTHERS) | ~sight.at(hidden)
+            free &= (past < OTHERS) | ~sight.at(hidden)
         d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
-        slope = _slope(seen.where(sure, torch.nan), sight.reach) if self.exact else None
+        slope = _slope(seen.where(sure, torch.nan), sight.reach).take(own) / side
         seen, first = (of.take(own) for of in (seen, first))  # beside it as well
         if not self.exact:
             seen, first = (_within(of, sight.depth) for of in (seen, first))
@@ -91,7 +91,7 @@ class Sculptor:
         if self.exact:
             free = inside & front.isfinite() & (front < 0)
             d = torch.where(free, torch.maximum(d, -front.clamp(min=-1) * GAIN), d)
-            deep = THIN + (sight.at(slope.take(own)) / side).clamp(max=STEEP)
+            deep = THIN + sight.at(slope.clamp(max=STEEP))
             solid = (front >= 0) & ((front < THIN) | (behind.abs() < deep))
         else:
             solid = (behind.abs() < THIN) & ~sight.at(self._covered(sight, d < 0))

@@ -30,8 +30,9 @@ NAMES = PACKED + SEEN_EARLIER
 RUNS = (
     *(range(0, 5_000), range(5_000, 7_500), range(20_000, 25_000), range(50_000, 51_500)),
     *(range(100_000, 108_000), range(200_000, 208_000)),
+    *(range(300_000, 304_000), range(310_000, 313_600)),
 )
-"""Seeds of the procedural objects that the weights of version 2 saw, see training/LOG.md."""
+"""Seeds of the procedural objects that the weights of version 3 saw, see training/LOG.md."""
 CATALOG_IDS = {"Blend Swap CC-BY", "Kator Legaz", "Reallusion", "Scopia"}
 
 
