@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +25,8 @@ from sam3d_nb.weights.command import add_weights_command
 # Only what argument parsing needs is imported here: `--help` answers without torch.
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sam3d_nb.object3d import Object3D
 
 ALL_MASKS = -1
 USAGE_EXIT_CODE = 2
@@ -240,10 +242,15 @@ def _inference(options: argparse.Namespace) -> int | None:
             on_event=progress,
         )
     _print_paths(run.files)
-    if run.result.depth_is_estimated and run.result.provenance.model == "tiny":
+    tell_rough_depth([run.result])
+    return None
+
+
+def tell_rough_depth(objects: Iterable[Object3D]) -> None:
+    """Say so where `tiny` had to estimate the depth."""
+    if any(o.depth_is_estimated and o.provenance.model == "tiny" for o in objects):
         note = "no point map: depth is a rough estimate, and what is not seen may be quite wrong"
         print(f"sam3d-nb: {note}", file=sys.stderr)
-    return None
 
 
 def _scene(options: argparse.Namespace) -> int:
@@ -273,6 +280,7 @@ def _scene(options: argparse.Namespace) -> int:
             on_event=progress,
         )
     _print_paths(written | run.files)
+    tell_rough_depth(run.result)
     if run.resumed:
         done = f"{run.resumed} of {len(example.masks)} objects"
         print(f"sam3d-nb: {done} were made by an earlier run", file=sys.stderr)

@@ -12,6 +12,7 @@ import pytest
 from gltf import assert_valid_glb
 
 import sam3d_nb as s3
+from sam3d_nb.cli import tell_rough_depth
 from sam3d_nb.errors import InputError, WeightsError
 from sam3d_nb.events import DepthEvent, Event
 from sam3d_nb.frames import project
@@ -156,7 +157,7 @@ def test_a_shortcut_that_was_not_trained_is_refused_before_any_work(room: s3.Exa
     model.run(request, few_step=False, steps=(2, 2)).close()
 
 
-def test_a_photo_alone_will_do(tmp_path: Path) -> None:
+def test_a_photo_alone_will_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No point map: depth is estimated, as for anybody's photo. Every format is written."""
     bear = replace(s3.load_example("teddy_bear"), pointmap=None, intrinsics=None)
     model = s3.load_model(NAME, device="cpu")
@@ -165,6 +166,8 @@ def test_a_photo_alone_will_do(tmp_path: Path) -> None:
     assert result.gaussians is not None
     assert len(result.gaussians.centers) > 1000
     assert result.depth_is_estimated
+    tell_rough_depth([result, result])
+    assert capsys.readouterr().err.count("depth is a rough estimate") == 1
     assert len(repr(result)) < 200
     assert ", by tiny: <mesh: " in repr(result)
     for suffix in ("glb", "obj", "ply", "stl"):
