@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock, Timer
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -92,7 +93,7 @@ def progress_bar(total: float, *, visible: bool = True) -> Any:
 
 def has_screen() -> bool:
     """Return whether a bar can be drawn: on a terminal, or in a notebook."""
-    return sys.stderr.isatty() or _in_notebook()
+    return getattr(sys.stderr, "isatty", bool)() or _in_notebook()  # None without a console
 
 
 def _in_notebook() -> bool:
@@ -104,27 +105,51 @@ def _in_notebook() -> bool:
 
 
 class Lines:
-    """Stands in for a bar: writes each new description in a line of its own, after the seconds.
+    """Stands in for a bar: writes the newest description in a line of its own, after the seconds.
 
-    Lines are `PATIENCE` seconds apart at least, and the first comes no sooner, as a bar would.
+    Lines are `PATIENCE` seconds apart at least, and the first comes no sooner, as a bar would. What
+    lasts that long is told while it lasts.
     """
 
     def __init__(self) -> None:
         self.n = 0.0
         self._started = self._latest = monotonic()
         self._text = self._written = ""
+        self._lock = Lock()
+        self._later: Timer | None = None
 
     def set_description_str(self, text: str, refresh: bool = True) -> None:
         """Take note of what goes on now."""
         self._text = text
 
     def update(self, step: float) -> None:
-        """Write what goes on, unless that is written already."""
+        """Write what goes on, now or when it is time, unless that is written already."""
         self.n += step
-        now = monotonic()
-        if self._text != self._written and now - self._latest >= PATIENCE:
-            print(f"{now - self._started:5.0f} s  {self._text}", file=sys.stderr, flush=True)
-            self._written, self._latest = self._text, now
+        with self._lock:
+            if self._text == self._written:
+                return
+            now = monotonic()
+            left = self._latest + PATIENCE - now
+            if left <= 0:
+                self._write(now)
+            elif self._later is None:
+                self._later = Timer(left, self._write_later)
+                self._later.daemon = True
+                self._later.start()
 
     def close(self) -> None:
         """Leave the lines as they are."""
+        with self._lock:
+            self._written = self._text
+            if self._later is not None:
+                self._later.cancel()
+
+    def _write(self, now: float) -> None:
+        if self._text != self._written:
+            print(f"{now - self._started:5.0f} s  {self._text}", file=sys.stderr, flush=True)
+            self._written, self._latest = self._text, now
+
+    def _write_later(self) -> None:
+        with self._lock:
+            self._later = None
+            self._write(monotonic())

@@ -3,6 +3,7 @@
 import io
 import sys
 from contextlib import suppress
+from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,7 +93,29 @@ def test_lines_are_a_second_apart(
         bar.set_description_str(text)
         bar.update(0.1)
     assert bar.n == pytest.approx(0.5)
+    bar.close()
     assert capsys.readouterr().err == "    2 s  depth\n    3 s  mesh\n    4 s  texture\n"
+
+
+def test_a_long_stage_is_told_while_it_lasts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0.1)
+    bar = progress.Lines()
+    for text in ("depth", "mesh"):  # the second begins right after the first is told
+        bar.set_description_str(text)
+        bar.update(0.1)
+        until = monotonic() + 30
+        told = ""
+        while text not in told and monotonic() < until:
+            told += capsys.readouterr().err
+            sleep(0.01)
+        assert told == f"    0 s  {text}\n"
+    bar.set_description_str("texture")
+    bar.update(0.1)
+    bar.close()
+    sleep(0.2)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_gets_nothing_of_quick_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,3 +77,10 @@ def test_thin_parts_count_where_they_are_near_the_rest():
     lines = np.zeros_like(mask)
     lines[5:35:3, 5:55] = True  # all is thin
     assert len(within(points, lines)) == lines.sum()
+
+
+def test_of_lines_that_cross_nearly_all_counts():
+    points = np.full((40, 60, 3), 3.0)
+    mask = np.zeros(points.shape[:2], dtype=bool)
+    mask[20, 5:55] = mask[5:35, 30] = True  # the crossing is within, the four beside it border
+    assert len(within(points, mask)) == mask.sum() - 4

@@ -56,7 +56,9 @@ def observed(
     held = np.zeros(logits.shape, dtype=int)
     inner = ndimage.binary_erosion(mask)
     thin = mask & ~ndimage.maximum_filter(inner, 3)
-    whole = pointmap[inner & np.isfinite(pointmap).all(2)]
+    finite = np.isfinite(pointmap).all(2)
+    assert (inner & finite).sum() > (thin & finite).sum()  # else all that is thin counts
+    whole = pointmap[inner & finite]
     low, high = whole.min(0), whole.max(0)
     with np.errstate(invalid="ignore"):
         off = np.maximum(low - pointmap, pointmap - high).max(2)  # outside of the rest's box

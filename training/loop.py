@@ -55,10 +55,10 @@ def train(
     """Train `modules` on what `losses(step)` gives until time is up; return the log.
 
     samples: of one step of this process, for the log. save: called now and then, while the modules
-    hold the average of their parameters, with which they also end. The losses are summed; a step
-    whose gradient is not finite is left out, and counted in the log. Several processes (see
-    `parallel`) take the same steps, by the mean of their gradients and by the clock and the minutes
-    of the first one, which also logs and saves.
+    hold the average of their parameters, with which they also end. The losses are summed; a
+    gradient that is not finite counts as zero, and its step as skipped in the log. Several
+    processes (see `parallel`) take the same steps, by the mean of their gradients and by the clock
+    and the minutes of the first one, which also logs and saves.
 
     replayed: on one GPU, steps are replayed from a CUDA graph, which leaves the host nothing to do.
     For losses whose tensors have the same sizes in every step, and that never wait for the device.
@@ -131,6 +131,8 @@ class _Steps:
             return self._taken(step)
         if step == WARM:
             self._record(step)
+        if self.stream is None:  # that did not work
+            return self._taken(step)
         if self.graph is not None:
             self.graph.replay()
             return self.parts
@@ -155,7 +157,7 @@ class _Steps:
         self.graph = graph
 
     def _taken(self, step: int) -> Losses:
-        """Take one step; a gradient that is not finite changes nothing and counts as skipped."""
+        """Take one step; a gradient that is not finite counts as zero, and the step as skipped."""
         cuda = self.rate.is_cuda
         with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
             parts = self.losses(step)

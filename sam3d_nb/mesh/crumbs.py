@@ -15,12 +15,14 @@ LENGTH = 0.1
 
 
 def without_crumbs(mesh: Mesh) -> Mesh:
-    """Return a watertight mesh without the parts that are crumbs; as it is where there are none.
+    """Return `mesh`, which is watertight, without parts that are crumbs; as it is without any.
 
     A crumb has less than `VOLUME` of the largest part's volume, and its box is shorter than
     `LENGTH` of the mesh's; small cavities are crumbs too. The largest part always stays, and
     colors and texture of what stays are as they were.
     """
+    if not len(mesh.faces):
+        return mesh
     a, b, c = places(mesh.vertices)[mesh.faces].T  # seams of a texture do not divide
     label = components(len(mesh.vertices), np.concatenate([a, b]), np.concatenate([b, c]))[a]
     part = (np.bincount(label) > 0).cumsum()[label] - 1  # (F,), from 0 on without gaps

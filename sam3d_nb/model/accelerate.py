@@ -39,7 +39,7 @@ def accelerate(flow: Any) -> Any:
     The first step of a kind (guided or not) runs as it is. Then the kind is captured, and replayed
     from there on: in stage 1 also in later requests of the same sizes, in stage 2 until the next
     request, whose voxels are others. Steps for whose graphs the memory is too short run as they
-    are.
+    are. After a change of weights in place call its `close`.
     """
     if isinstance(flow, StructureFlow):
         return AcceleratedStructureFlow(flow)

@@ -19,11 +19,11 @@ def constant(values: Any, device: torch.device, dtype: torch.dtype | None = None
     """
     if torch.compiler.is_compiling():  # which keeps constants by itself
         return torch.tensor(values, dtype=dtype, device=device)
-    return _kept(values, device, dtype)
+    return _kept(values, repr(values), device, dtype)  # 1, 1.0 and True are equal as keys
 
 
 @cache
-def _kept(values: Any, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+def _kept(values: Any, text: str, device: torch.device, dtype: torch.dtype | None) -> Tensor:
     with torch.inference_mode(False):  # else no gradient could ever go through its products
         return torch.tensor(values, dtype=dtype, device=device)
 

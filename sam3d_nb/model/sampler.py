@@ -106,7 +106,8 @@ def sample(
 
 def check_finite(latents: Latents) -> None:
     """Raise `InputError` that names the first latent with a NaN or an infinity."""
-    if bool(torch.cat([value.flatten() for value in latents.values()]).isfinite().all()):
+    found = [value.flatten() for value in latents.values()]
+    if not found or bool(torch.cat(found).isfinite().all()):
         return  # all at once, since each question waits for the device
     for name, value in latents.items():
         bad = int((~value.isfinite()).sum())

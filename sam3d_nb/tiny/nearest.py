@@ -54,9 +54,10 @@ def transform(mask: Tensor) -> tuple[Tensor, Tensor]:
     columns = torch.arange(width, device=mask.device)
     found = []
     for part in columns.split(max(1, PIECE // (height * width))):
-        across = (columns - part[:, None]) ** 2  # (n, w)
-        key = (along[:, None] + across) * width + columns  # a minimum's own place is not certain
-        found.append(key.amin(2))  # over w: (h, n)
+        key = along[:, None] + (columns - part[:, None]) ** 2  # (h, n, w)
+        key *= width
+        key += columns  # since the place of a minimum is not certain
+        found.append(key.amin(2))  # (h, n)
     key = torch.cat(found, 1)
     column = key % width
     return key // width, row.gather(1, column) * width + column

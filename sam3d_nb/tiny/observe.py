@@ -67,7 +67,7 @@ def within(pointmap: Array, mask: np.ndarray) -> Array:
     """Return the known points (N, 3) of the mask's pixels but for those at its border.
 
     Thin parts are all border: they count where they are near the rest, else they may be what is
-    behind.
+    behind. Where most is thin there is no rest to judge by, and all of it counts.
     """
     part = around(mask, 1)
     assert part is not None  # a mask with pixels has a window
@@ -76,7 +76,7 @@ def within(pointmap: Array, mask: np.ndarray) -> Array:
     inner = ndimage.binary_erosion(shown)
     thin = points[shown & known & ~ndimage.binary_dilation(inner, np.ones((3, 3)))]
     found = points[inner & known]
-    if len(found):
+    if len(found) > len(thin):
         low, high = found.min(0), found.max(0)
         near = REST * (high - low).max()
         thin = thin[((thin >= low - near) & (thin <= high + near)).all(1)]

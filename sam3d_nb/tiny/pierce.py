@@ -22,8 +22,8 @@ def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
     """Return the surface without what lies where a photo looks through narrow gaps of the object.
 
     surface: in the view cube, see `Sculptor`. Where the point map is given and has something
-    farther away in a gap of the mask, the pieces of triangles go that cover it. Their edges stay
-    open. Where nothing is to go it is the same surface.
+    farther away in a gap of the mask, or nothing, the pieces of triangles go that cover it. The rim
+    of what is opened stays open. Where nothing is to go it is the same surface.
     """
     side, depth = sculptor.pose.scale[0], max(sculptor.pose.translation[2], 1e-9)
     part = around(sculptor.mask, 1, FINEST)
@@ -31,7 +31,8 @@ def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
         return surface
     device = with_doubles(surface.vertices.device)
     intrinsics = part.intrinsics(sculptor.intrinsics)
-    radius = max(1, round(float(intrinsics[0, 0]) * NARROW * side / depth / 2))
+    reach = float(intrinsics[0, 0]) * NARROW * side / depth  # pixels
+    radius = max(1, round(min(reach, FINEST) / 2))
     shown = torch.from_numpy(part.some(sculptor.mask)).to(device)
     gap = gaps(shown, radius)
     if not bool(gap.any()):
@@ -39,14 +40,17 @@ def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
     z = part.cut(sculptor.pointmap[..., 2])
     seen = torch.from_numpy(np.where(np.isfinite(z), z, np.inf)).to(device)
 
-    def through(points: Tensor, image: Tensor) -> Tensor:
-        """Return which points (..., 3) of the cube a photo looks through at pixels of `image`."""
-        placed = in_camera(points.reshape(-1, 3).to(device).double(), sculptor.pose)
-        inside, pixel = pixel_of(project(placed, intrinsics), shown.shape)
-        clear = (placed[:, 2] > 0) & (placed[:, 2] < seen.take(pixel) - THIN * side)
-        return (inside & clear & image.take(pixel)).view(points.shape[:-1]).to(points.device)
+    def at(points: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which points (N, 3) of the cube are at pixels of `image`, and how far in front.
 
-    near = through(surface.vertices, largest(gap, 2 * radius + 1))
+        In front of what the photo has there, in the camera.
+        """
+        placed = in_camera(points.to(device).double(), sculptor.pose)
+        inside, pixel = pixel_of(project(placed, intrinsics), shown.shape)
+        there = inside & (placed[:, 2] > 0) & image.take(pixel)
+        return there.to(points.device), (seen.take(pixel) - placed[:, 2]).to(points.device)
+
+    near, _ = at(surface.vertices, largest(gap, 2 * radius + 1))
     chosen = near[surface.faces].any(1).nonzero()[:, 0]
     if not len(chosen):
         return surface
@@ -54,14 +58,46 @@ def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
     pieces = values[surface.faces[chosen]]  # (F, 3, C)
     for _ in range(SPLITS):
         pieces = _divided(pieces)
-    gone = through(pieces[..., :3].mean(1), gap).view(len(chosen), -1)  # (F, pieces of each)
+    there, before = at(pieces[..., :3].mean(1), gap)
+    gone = (there & (before > THIN * side)).view(len(chosen), -1)  # (F, pieces of each)
     cut = gone.any(1)
     if not bool(cut.any()):
         return surface
     whole = torch.ones(len(surface.faces), dtype=torch.bool, device=values.device)
     whole[chosen[cut]] = False
     left = pieces.view(len(chosen), -1, *pieces.shape[1:])[cut][~gone[cut]]  # (P, 3, C)
-    return _joined(values, surface.faces[whole], left) or surface
+    faces, beside = _beside(values, surface.faces[whole], surface.faces[~whole])
+    return _joined(values, faces, torch.cat([left, beside])) or surface
+
+
+def _beside(values: Tensor, whole: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the faces of `whole` (F, 3) without those beside faces that were `cut`, and these.
+
+    The latter as triangles (P, 3, C) that have the cut faces' vertices on the edges they share.
+    """
+    edges = whole[:, [[0, 1], [1, 2], [2, 0]]]  # (F, 3, 2)
+    divided = torch.isin(
+        _keys(edges, len(values)), _keys(cut[:, [[0, 1], [1, 2], [2, 0]]], len(values))
+    )
+    found = divided.any(1)
+    ends, divided = values[edges[found]], divided[found]  # (B, 3, 2, C), (B, 3)
+    middle = values[whole[found]].mean(1)[:, None].expand(-1, 3, -1)  # (B, 3, C)
+    segments = ends[divided][:, None]  # (E, 1, 2, C)
+    for _ in range(SPLITS):
+        a, b = segments.unbind(2)
+        half = (a + b) / 2
+        parts = torch.stack([torch.stack([a, half], 2), torch.stack([half, b], 2)], 2)
+        segments = parts.flatten(1, 2)
+    fans = torch.cat(
+        [middle[divided][:, None, None].expand(*segments.shape[:2], 1, -1), segments], 2
+    )
+    plain = torch.cat([middle[~divided][:, None], ends[~divided]], 1)
+    return whole[~found], torch.cat([fans.flatten(0, 1), plain])
+
+
+def _keys(edges: Tensor, count: int) -> Tensor:
+    """Return a number (...) for each edge (..., 2) of `count` vertices, whichever way it goes."""
+    return edges.amin(-1) * count + edges.amax(-1)
 
 
 def _divided(triangles: Tensor) -> Tensor:

@@ -105,3 +105,14 @@ def test_a_run_of_a_flow_asks_whether_its_input_is_finite_and_nothing_else(stage
             assert len(list(run)) == 3
     times = 2 if stage == 1 else 1  # tensors that stay on the host
     assert waits.seen == {"_local_scalar_dense": 2, "lift_fresh": times}
+
+
+def test_whole_numbers_and_others_are_told_apart():
+    for values, dtype in (
+        ((1.0, 0.0), torch.float32),
+        ((1, 0), torch.int64),
+        ((True, False), torch.bool),
+    ):
+        assert constant(values, CPU).dtype == dtype
+    assert constant((-0.0,), CPU).signbit().all()
+    assert not constant((0.0,), CPU).signbit().any()

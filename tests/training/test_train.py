@@ -21,7 +21,7 @@ from sam3d_nb.weights.load import FileStore
 from sam3d_nb.weights.parts import PARTS
 from training import stages
 from training.export import export
-from training.loop import WARM, Schedule, train
+from training.loop import WARM, Schedule, _Steps, train
 from training.networks import Average, StructureEncoder, build, load, save, share_vision
 from training.resume import ENCODER_FILE, unpack
 from training.train import Trainer, file_of
@@ -51,6 +51,21 @@ def test_training_finds_what_there_is_to_find_and_survives_a_bad_step(capsys):
     assert log[0].startswith("line")
     assert log[0] in capsys.readouterr().out
     assert any("skipped 0.0000" not in line for line in log)
+
+
+def test_where_recording_fails_steps_are_taken_one_by_one(monkeypatch):
+    layer = nn.Linear(3, 1)
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        return {"error": layer(torch.ones(2, 3)).square().mean()}
+
+    steps = _Steps(losses, list(layer.parameters()), Schedule(1.0), replayed=True)
+    assert steps.stream is None, "there is nothing to replay on a CPU"
+    steps.stream = object()
+    monkeypatch.setattr(steps, "_record", lambda step: setattr(steps, "stream", None))
+    before = layer.weight.detach().clone()
+    assert float(steps(WARM, 0.1)["skipped"]) == 0
+    assert not torch.equal(layer.weight, before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
