@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -129,6 +130,11 @@ def test_the_summary_is_the_plain_statistics() -> None:
     assert list(found.index) == list(expected)
     for name, value in expected.items():
         assert found[name] == (value if isinstance(value, str) else pytest.approx(value)), name
+
+
+def test_without_warm_up_runs_the_state_is_not_warm() -> None:
+    made = tuple(replace(row, runs=row.runs[1:]) for row in rows(TIMES))
+    assert results(made).summary().loc["state", "value"] == "model kept, without a warm-up"
 
 
 def test_a_scene_loads_the_model_once() -> None:

@@ -180,7 +180,7 @@ def summary(
         ("objects measured", len(good), ""),
         ("objects failed", len(rows) - len(good), ""),
         ("counted runs", len(runs), ""),
-        ("state", "warm, model kept" if kept else "cold, model loaded for every run", ""),
+        ("state", _state(good, kept), ""),
         ("mean of the objects", mean, "s"),
         ("median", float(np.median(seconds)), "s"),
         ("95 % point", float(np.quantile(seconds, 0.95)), "s"),
@@ -226,6 +226,13 @@ def _highest(runs: Sequence[Run]) -> tuple[int | None, ...]:
     for run in runs[1:]:
         peak = peak.most(run.peak)
     return peak
+
+
+def _state(rows: Sequence[Row], kept: bool) -> str:
+    if not kept:
+        return "cold, model loaded for every run"
+    warmed = all(not row.runs[0].counted for row in rows)
+    return "warm, model kept" if warmed else "model kept, without a warm-up"
 
 
 def _plural(count: int, word: str) -> str:
