@@ -213,7 +213,7 @@ def image_inputs(
     config: PreprocessConfig,
     cache: SceneCache | None = None,
 ) -> dict[str, Tensor]:
-    """Return what `prepare_inputs` makes of photo and mask alone."""
+    """Return what `prepare_inputs` makes of photo and mask alone; errors as there."""
     _check_shapes(image, mask, None)
     box = crop_box(mask, config.box_factor)
     square = (config.size, config.size)
@@ -230,7 +230,10 @@ def point_inputs(
     mask: Tensor,  # (1, H, W)
     config: PreprocessConfig,
 ) -> ConditionInputs:
-    """Return what `prepare_inputs` makes of the point map, its own inputs alone."""
+    """Return what `prepare_inputs` makes of the point map, its own inputs alone.
+
+    Raises `InputError` for an empty mask and one below 3 px; sizes are the caller's to check.
+    """
     box = crop_box(mask, config.box_factor)
     square = (config.size, config.size)
     moments = pointmap_moments(pointmap, mask, config.unit)
