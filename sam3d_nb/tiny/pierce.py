@@ -118,8 +118,9 @@ def _joined(values: Tensor, faces: Tensor, triangles: Tensor) -> Surface | None:
     used = faces.unique()
     corners = torch.cat([values[used], triangles.flatten(0, 1)])
     place, index = corners[:, :3].unique(dim=0, return_inverse=True)
-    found = corners.new_empty(len(place), corners.shape[1])
-    found[index] = corners
+    order = torch.arange(len(index), device=index.device)
+    first = order.new_full((len(place),), len(index)).scatter_reduce(0, index, order, "amin")
+    found = corners[first]  # always the same one, also on a GPU
     number = torch.empty(len(values), dtype=torch.long, device=values.device)
     number[used] = index[: len(used)]
     both = torch.cat([number[faces], index[len(used) :].view(-1, 3)])
