@@ -238,18 +238,22 @@ def test_a_model_that_does_not_fit_says_so_when_it_is_loaded() -> None:
 
 
 def test_resident_networks_make_room_for_a_decoder() -> None:
+    kept = []
+
     class Tight(Sam3dObjects):
         def extract(self, decoder: Any, latent: Tensor, grid: Any, sculpt: Any = None) -> Surface:
+            kept.append(self._accelerated["structure_flow"]._condition is not None)
             if len(self.store.held) > 1:  # type: ignore[attr-defined]
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().extract(decoder, latent, grid)
 
     store = CountingStore()
-    model = Tight(store, "cpu", "resident")
+    model = Tight(store, "cpu", "resident", accelerate=True)
     assert_same(
         model.reconstruct(photo(), disc(), **QUICK), model.reconstruct(photo(), disc(), **QUICK)
     )
     assert store.held == {"mesh_decoder"}
+    assert kept == [True, False] * 2  # so has what was kept for the next request
 
 
 def test_advice_depends_on_the_plan() -> None:

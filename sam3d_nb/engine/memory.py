@@ -78,11 +78,13 @@ class Placement:
                 for name in names:
                     self.store.release(name)
 
-    def with_room(self, work: Callable[[], Result], *names: str) -> Result:
+    def with_room(
+        self, work: Callable[[], Result], *names: str, free: Callable[[], None] = lambda: None
+    ) -> Result:
         """Return `work()`, which needs the networks `names`.
 
-        Where memory runs out under the resident plan, all other networks make room and it is done
-        again; they come back with the next `begin`.
+        Where memory runs out under the resident plan, all other networks make room, and what `free`
+        frees, and it is done again; the networks come back with the next `begin`.
         """
         try:
             return work()
@@ -90,6 +92,7 @@ class Placement:
             if self.staged or not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        free()
         for name in set(PARTS) - set(names):
             self.store.release(name)
         self.empty_cache()

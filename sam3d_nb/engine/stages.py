@@ -104,10 +104,14 @@ class Stages:
 
     def release(self) -> None:
         """Free the memory of the device; the next reconstruction takes it again."""
+        self.close_graphs()
+        self.memory.clear()
+
+    def close_graphs(self) -> None:
+        """Free what is kept to replay flows and features: graphs, and the last condition."""
         for flow in self._accelerated.values():
             flow.close()
         self._vision.close()
-        self.memory.clear()
 
     def estimate_depth(
         self, request: Request, image: Tensor, cache: SceneCache
@@ -235,7 +239,9 @@ class Stages:
         name = "splat_decoder_4" if options.gaussians == "gaussians_4" else "splat_decoder"
         with self.memory.hold(name):
             decoder = self.store.get(name, self.device)
-            gaussians = self.memory.with_room(lambda: gaussians_of(decoder(latent, grid)), name)
+            gaussians = self.memory.with_room(
+                lambda: gaussians_of(decoder(latent, grid)), name, free=self.close_graphs
+            )
         yield GaussiansEvent(1.0)
         return gaussians
 
@@ -249,7 +255,9 @@ class Stages:
         with self.memory.hold("mesh_decoder"):
             decoder = self.store.get("mesh_decoder", self.device)
             mesh = self.memory.with_room(
-                lambda: mesh_of(self.extract(decoder, latent, grid, sculpt)), "mesh_decoder"
+                lambda: mesh_of(self.extract(decoder, latent, grid, sculpt)),
+                "mesh_decoder",
+                free=self.close_graphs,
             )
         yield MeshEvent(1.0)
         return mesh
