@@ -233,7 +233,7 @@ def _mask_paths(folder: Path, exclude: Path) -> dict[int, Path]:
 
 def _exist(masks: Mapping[int, np.ndarray]) -> str:
     if not masks:
-        return "none exist: save one as 0.png beside the photo"
+        return "none exist: save one as 0.png beside the photo, or have them found (mask -2)"
     indices = sorted(masks)
     if indices == list(range(indices[0], indices[-1] + 1)) and len(indices) > 2:
         return f"masks {indices[0]} to {indices[-1]} exist"

@@ -202,7 +202,7 @@ def test_a_missing_package_is_told(monkeypatch, ready):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name)
     )
-    with pytest.raises(WeightsError, match=r"pip install 'sam3d_nb\[sam\]'"):
+    with pytest.raises(WeightsError, match=r"-m pip install .*-e '\.\[sam\]'"):
         s3.load_segmenter("sam2")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from sam3d_nb.weights.folder import SAM3D, check_files, read_manifest, weights_f
 from sam3d_nb.weights.hub import Hub
 
 REPOSITORIES = {name: first for name, (first, *_) in status.REPOSITORIES.items() if name != SAM3D}
-INSTALL = "the package transformers is missing; run: pip install 'sam3d_nb[sam]'"
+INSTALL = (
+    "the package transformers is missing; run in the folder of setup_a.sh: "
+    f"{sys.executable} -m pip install -c requirements/lock.txt -e '.[sam]'"
+)
 
 
 def weights_missing(name: str, folder: str | Path | None = None) -> str:

@@ -80,6 +80,8 @@ def _object_rows(example: Example, result: Object3D, size: int) -> list[Image.Im
     blank = Image.new("RGB", (size, size), PAPER)
     photo = blank if index is None else cutout(example.image, example.mask(index), size)
     truth = None if index is None else example.true_mesh(index)
+    if index is not None:
+        _name(photo, "photo")
     rows = _titled(f"{title}: {made}", [photo, *_sides([result], direction, size)])
     if truth is not None:
         title = f"truth: {len(truth.faces):,} triangles"
@@ -127,14 +129,20 @@ def _sides(
     frame: Frame | None = None,
 ) -> list[Image.Image]:
     """Return a picture a side, with the side's name on it."""
-    font = typeface(max(11, size // 20))
     pictures = []
     for name, (azimuth, elevation) in SIDES.items():
         around, above = direction[0] + azimuth, min(85.0, direction[1] + elevation)
         picture = Image.fromarray(render(items, around, above, size, frame=frame))
-        ImageDraw.Draw(picture).text((6, size - 6), name, fill=DARK, font=font, anchor="ls")
+        _name(picture, name)
         pictures.append(picture)
     return pictures
+
+
+def _name(picture: Image.Image, name: str) -> None:
+    """Write what a square picture shows into its corner."""
+    size = picture.height
+    font = typeface(max(11, size // 20))
+    ImageDraw.Draw(picture).text((6, size - 6), name, fill=DARK, font=font, anchor="ls")
 
 
 def _titled(title: str, pictures: Sequence[Image.Image]) -> list[Image.Image]:
