@@ -127,11 +127,9 @@ class _Steps:
     def __call__(self, step: int, rate: float) -> Losses:
         """Take step number `step`; return its losses, which the next step may overwrite."""
         self.rate.fill_(rate)
-        if self.stream is None:
-            return self._taken(step)
-        if step == WARM:
+        if self.stream is not None and step == WARM:
             self._record(step)
-        if self.stream is None:  # that did not work
+        if self.stream is None:
             return self._taken(step)
         if self.graph is not None:
             self.graph.replay()

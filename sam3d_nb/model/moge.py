@@ -70,8 +70,7 @@ class OutputBlock(nn.Sequential):
             x = layer(x)
         pad = int(last.kernel_size[0]) // 2
         x = F.pad(x.float(), (pad, pad, pad, pad), mode="replicate")
-        with torch.autocast(x.device.type, enabled=False):  # also in training
-            return F.conv2d(x, last.weight.float(), last.bias.float())
+        return F.conv2d(x, last.weight.float(), last.bias.float())
 
 
 class Head(nn.Module):

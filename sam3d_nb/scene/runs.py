@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from sam3d_nb.scene.keep import Keep
 from sam3d_nb.scene.realign import check_method
 from sam3d_nb.scene.scene import Scene
 from sam3d_nb.view.masks import show_masks
-from sam3d_nb.view.sheet import contact_sheet
+from sam3d_nb.view.sheet import contact_sheet, with_masks_of
 
 UNFINISHED = ".unfinished"
 """Folder, within that of the results, of objects whose scene is not complete yet."""
@@ -150,12 +150,10 @@ def save_pictures(
 ) -> dict[str, Path]:
     """Write `photo.png`, the photo with its masks, and `preview.png`, the scene's contact sheet.
 
-    Only masks of objects that were made are drawn: others may be damaged. size: pixels of the side
-    of one picture of the scene.
+    Only masks of objects that were made are drawn. size: pixels of the side of one picture of the
+    scene.
     """
-    made = [thing.provenance.mask_index for thing in scene]
-    usable = {index: example.masks[index] for index in example.masks if index in made}
-    pictures = {"photo": show_masks(replace(example, masks=usable))}
+    pictures = {"photo": show_masks(with_masks_of(example, scene))}
     if any(len(thing.mesh.faces) for thing in scene):
         pictures["preview"] = contact_sheet(example, scene, size=size)
     return {

@@ -46,11 +46,10 @@ def observe(
     sight = look((axis,) * 3, pose, intrinsics, mask.shape, FINEST, device)
     if sight is not None:
         size = 2 * max(1, round(sight.reach * 0.75)) + 1  # px of a voxel, its corners included
-        shown, depth = sight.window.some(mask), sight.window.cut(pointmap[..., 2])
-        seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(device)
+        seen = torch.from_numpy(sight.window.depth(pointmap)).to(device)
+        shown = torch.from_numpy(sight.window.some(mask)).to(device)
         nearest = sight.at(smallest(seen, size))
-        # some pixels are the object's
-        touched = sight.at(largest(torch.from_numpy(shown).to(device), size))
+        touched = sight.at(largest(shown, size))  # some pixels are the object's
         if exact:  # where nothing is known beside the object, the photo looks far; within, nothing
             before = nearest.isfinite() & (sight.depth < nearest - SLACK * voxel)
             empty = sight.inside & (before | (~touched & (sight.depth < nearest)))

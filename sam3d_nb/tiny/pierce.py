@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from sam3d_nb.tiny.window import around
 
 FINEST = 512  # pixels across the mask that are looked at
 NARROW = 1 / 64  # sides of the cube: wider gaps the grid has by itself
+EDGES = [[0, 1], [1, 2], [2, 0]]  # of a triangle, by its corners
 SPLITS = 2  # times that a triangle at a gap is divided into four
 
 
@@ -37,8 +37,7 @@ def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
     gap = gaps(shown, radius)
     if not bool(gap.any()):
         return surface
-    z = part.cut(sculptor.pointmap[..., 2])
-    seen = torch.from_numpy(np.where(np.isfinite(z), z, np.inf)).to(device)
+    seen = torch.from_numpy(part.depth(sculptor.pointmap)).to(device)
 
     def at(points: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return which points (N, 3) of the cube are at pixels of `image`, and how far in front.
@@ -75,10 +74,8 @@ def _beside(values: Tensor, whole: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]
 
     The latter as triangles (P, 3, C) that have the cut faces' vertices on the edges they share.
     """
-    edges = whole[:, [[0, 1], [1, 2], [2, 0]]]  # (F, 3, 2)
-    divided = torch.isin(
-        _keys(edges, len(values)), _keys(cut[:, [[0, 1], [1, 2], [2, 0]]], len(values))
-    )
+    edges = whole[:, EDGES]  # (F, 3, 2)
+    divided = torch.isin(_keys(edges, len(values)), _keys(cut[:, EDGES], len(values)))
     found = divided.any(1)
     ends, divided = values[edges[found]], divided[found]  # (B, 3, 2, C), (B, 3)
     middle = values[whole[found]].mean(1)[:, None].expand(-1, 3, -1)  # (B, 3, C)

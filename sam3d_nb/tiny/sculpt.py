@@ -64,8 +64,7 @@ class Sculptor:
         mask = part.some(self.mask)
         if not mask.any():
             return values
-        depth = part.cut(self.pointmap[..., 2])
-        seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(values)
+        seen = torch.from_numpy(part.depth(self.pointmap)).to(values)
         shown = torch.from_numpy(mask).to(values.device)
         sure = torch.from_numpy(surely(part, self.mask)).to(values.device)
         first = smallest(seen.where(sure, torch.inf), 3)  # of the object, around
@@ -82,7 +81,7 @@ class Sculptor:
             hidden = covered(seen, sure, own, OTHERS * side)
             free &= (past < OTHERS) | ~sight.at(hidden)
         d = torch.where(free, torch.maximum(values, beyond * GAIN), values)
-        slope = _slope(seen.where(sure, torch.nan), sight.reach).take(own) / side
+        surface = seen.where(sure, torch.nan)
         seen, first = (of.take(own) for of in (seen, first))  # beside it as well
         if not self.exact:
             seen, first = (_within(of, sight.depth) for of in (seen, first))
@@ -91,6 +90,7 @@ class Sculptor:
         if self.exact:
             free = inside & front.isfinite() & (front < 0)
             d = torch.where(free, torch.maximum(d, -front.clamp(min=-1) * GAIN), d)
+            slope = _slope(surface, sight.reach).take(own) / side
             deep = THIN + sight.at(slope.clamp(max=STEEP))
             solid = (front >= 0) & ((front < THIN) | (behind.abs() < deep))
         else:

@@ -58,8 +58,7 @@ def _beside(points: Tensor, away: Tensor, sculptor: Sculptor, part: Window) -> T
     found = between(away[..., None], at)[:, 0]
     chosen = inside & (points[:, 2] > 0) & (found > 0) & (found < limit)
     if sculptor.exact:
-        depth = part.cut(sculptor.pointmap[..., 2])
-        seen = torch.from_numpy(np.where(np.isfinite(depth), depth, np.inf)).to(points)
+        seen = torch.from_numpy(part.depth(sculptor.pointmap)).to(points)
         sure = torch.from_numpy(surely(part, sculptor.mask)).to(points.device)
         hidden = covered(seen, sure, nearest(sure), OTHERS * side)
         chosen &= (points[:, 2] - seen.take(pixel) < OTHERS * side) | ~hidden.take(pixel)

@@ -26,6 +26,11 @@ class Window:
         """Return the middle pixels of the window of `image` (H, W, ...), (height, width, ...)."""
         return self._blocks(image)[self.step // 2 :: self.step, self.step // 2 :: self.step]
 
+    def depth(self, pointmap: Array) -> Array:
+        """Return the depths in a point map (H, W, 3), infinite where unknown, (height, width)."""
+        depth = self.cut(pointmap[..., 2])
+        return np.where(np.isfinite(depth), depth, np.inf)
+
     def some(self, mask: np.ndarray) -> np.ndarray:
         """Return which blocks of the window hold any of `mask` (H, W) bool, (height, width)."""
         step = self.step

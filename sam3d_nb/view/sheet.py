@@ -36,13 +36,18 @@ def contact_sheet(
     Raises InputError where there is no object, or one was made from a mask that is not there.
     """
     if isinstance(results, Scene):
-        made = [thing.provenance.mask_index for thing in results]
-        masks = {index: example.masks[index] for index in example.masks if index in made}
-        return _page(replace(example, masks=masks), _scene_rows(example, results, size))
+        return _page(with_masks_of(example, results), _scene_rows(example, results, size))
     results = [results] if isinstance(results, Object3D) else list(results)
     if not results:
         raise InputError("a contact sheet needs at least one object")
     return _page(example, [row for r in results for row in _object_rows(example, r, size)])
+
+
+def with_masks_of(example: Example, scene: Scene) -> Example:
+    """Return the example with the masks of the scene's objects alone: others may be damaged."""
+    made = [thing.provenance.mask_index for thing in scene]
+    masks = {index: example.masks[index] for index in example.masks if index in made}
+    return replace(example, masks=masks)
 
 
 def _page(example: Example, rows: list[Image.Image]) -> Image.Image:
