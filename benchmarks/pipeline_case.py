@@ -3,9 +3,8 @@
     python benchmarks/pipeline_case.py "staged in 5 GiB" --weights FOLDER --runs 5
 
 FOLDER holds stand-in weights in our own layout, as `pipeline_gpu.py` writes them. What they would
-make of a photo has no meaning, so two things are put in, in this script only: after stage 1 the
-voxels of `voxels.py`, and the signed distance of the shape of those voxels before extraction. The
-work that they replace is done all the same.
+make of a photo has no meaning, so shapes are put in, see `injected.py`: the voxels of `voxels.py`,
+or, where a case asks for it, those of the sample objects' true meshes.
 """
 
 import argparse
@@ -21,20 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from injected import Injected, Shaped
 from measure import GIB, synchronize
-from stages import Setting, shape_distance, voxels, with_distance
-from torch import Tensor
 
-from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.engine.options import FEW_STEPS
-from sam3d_nb.events import Event, ObjectDoneEvent, SparseStructureEvent
+from sam3d_nb.events import Event, ObjectDoneEvent, ObjectEvent, SparseStructureEvent
 from sam3d_nb.examples import load_example
 from sam3d_nb.model import graphs
-from sam3d_nb.model.coords import Voxels
-from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.model.grid import Grid
-from sam3d_nb.model.mesh_decoder import MeshDecoder
-from sam3d_nb.model.surface import Sculpt, mesh_from_features
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.weights.load import load_weights
 from sam3d_nb.weights.parts import PARTS
@@ -46,7 +38,10 @@ SCENE = "kitchen"  # ten masks; its point map is left out, so that the model est
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table. cap: GiB that the process may take; goals in seconds and GiB."""
+    """One row of the table. cap: GiB that the process may take; goals in seconds and GiB.
+
+    true_shapes: voxels are those of the objects' true meshes.
+    """
 
     name: str
     plan: str
@@ -56,6 +51,7 @@ class Case:
     goal: float | None = None
     memory_goal: float | None = None
     scene: bool = False
+    true_shapes: bool = False
 
 
 CASES = (
@@ -66,6 +62,7 @@ CASES = (
     Case("staged in 5 GiB", "staged", cap=5, memory_goal=4),
     Case("staged in 5 GiB, few steps", "staged", few_step=True, cap=5, memory_goal=4),
     Case("scene of 10 objects", "resident", goal=12.0, scene=True),
+    Case("scene of 10 true shapes", "resident", goal=12.0, scene=True, true_shapes=True),
 )
 
 
@@ -83,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in PARTS:
         store.get(name, "cpu")
     made = time.perf_counter() - start
-    model = Injected(store, str(device), case.plan, accelerate=case.accelerate)
+    kind = Shaped if case.true_shapes else Injected
+    model = kind(store, str(device), case.plan, accelerate=case.accelerate)
     synchronize(device)
     row: Row = asdict(case) | {"steps": list(FEW_STEPS if case.few_step else options.steps)}
     row |= {"load_s": time.perf_counter() - start, "of_it_on_the_host_s": made}
@@ -113,31 +111,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=int, default=2, help="warm scenes that count")
     parser.add_argument("--objects", type=int, default=10, help="of a scene")
     parser.add_argument("--steps", type=int, nargs=2, default=(25, 25), help="of both stages")
-
-
-class Injected(Sam3dObjects):
-    """The pipeline with a realistic structure and surface in place of what noise decodes to."""
-
-    _distance: Tensor | None = None
-    _coords: Tensor | None = None
-
-    def find_voxels(self, logits: Tensor, generator: torch.Generator) -> Voxels:
-        """Find voxels as ever, then return those of `voxels.py`."""
-        super().find_voxels(logits, generator)
-        if self._coords is None:
-            self._coords = voxels(Setting(self.device, self.store.dtype), logits.shape[-1])
-        return Voxels(self._coords, self._coords, 1)
-
-    def extract(
-        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
-    ) -> Surface:
-        """Decode as ever, but with the signed distance of the voxels' own shape."""
-        if self._distance is None:
-            fine = Grid(grid.coords, grid.resolution).subdivided.subdivided
-            self._distance = shape_distance(fine)  # (64 N, 8)
-        hidden, fine = decoder.hidden(latent, grid)
-        head = with_distance(decoder.head(hidden), self._distance)
-        return mesh_from_features(fine.xyz, head, fine.resolution)
 
 
 def set_cap(cap: float | None, device: torch.device) -> None:
@@ -284,8 +257,8 @@ def cancelled(model: Injected, case: Case, options: argparse.Namespace) -> Row:
 def scene(model: Injected, case: Case, options: argparse.Namespace) -> Row:
     """Run one object alone, for its memory; then whole scenes: seconds, and those an object.
 
-    Photo to objects in memory. Apart: writing the scene's GLB, and one more scene whose objects are
-    kept on disk for resuming.
+    Photo to objects in memory; a first scene does not count. Apart: writing the scene's GLB, and
+    one more scene whose objects are kept on disk for resuming.
     """
     example = load_example(SCENE)
     masks = [example.mask(index) for index in list(example.masks)[: options.objects]]
@@ -293,8 +266,9 @@ def scene(model: Injected, case: Case, options: argparse.Namespace) -> Row:
         reset_peak(model.device)
         model.reconstruct(example.image, masks[0], steps=steps_of(case, options))
     alone = peaks(model.device)
-    reset_peak(model.device)
     with tempfile.TemporaryDirectory() as folder:
+        one_scene(model, case, options, masks, Path(folder))
+        reset_peak(model.device)
         runs = [one_scene(model, case, options, masks, Path(folder)) for _ in range(options.scenes)]
         memory = peaks(model.device)
         kept = one_scene(model, case, options, masks, Path(folder), keep=True)
@@ -302,6 +276,7 @@ def scene(model: Injected, case: Case, options: argparse.Namespace) -> Row:
     row["objects_s"] = [run["objects_s"] for run in runs]
     row["save_s"] = [run["save_s"] for run in runs]
     row["kept"] = kept
+    row["voxels"] = runs[-1]["voxels"]
     return row | {"faces": runs[-1]["faces"]} | memory
 
 
@@ -316,10 +291,14 @@ def one_scene(
 ) -> Row:
     """Time one scene; nothing of it stays in memory."""
     ends: list[float] = []
+    voxels: list[int] = []
 
     def note(event: Event) -> None:
         if isinstance(event, ObjectDoneEvent):
             ends.append(time.perf_counter())
+        inner = event.inner if isinstance(event, ObjectEvent) else None
+        if isinstance(inner, SparseStructureEvent) and inner.voxels is not None:
+            voxels.append(len(inner.voxels))
 
     steps, photo = steps_of(case, options), load_example(SCENE).image
     save_dir = folder / "kept" if keep else None
@@ -330,7 +309,8 @@ def one_scene(
     if made.failures:
         raise RuntimeError(f"objects failed: {made.failures}")
     faces = sum(len(thing.mesh.faces) for thing in made)
-    row: Row = {"seconds": seconds, "objects_s": np.diff([start, *ends]).tolist(), "faces": faces}
+    row: Row = {"seconds": seconds, "objects_s": np.diff([start, *ends]).tolist()}
+    row |= {"faces": faces, "voxels": voxels}
     start = time.perf_counter()
     made.save(folder / "scene.glb", overwrite=True)
     return row | {"save_s": time.perf_counter() - start}

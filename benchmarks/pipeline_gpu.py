@@ -5,9 +5,9 @@
     python benchmarks/pipeline_gpu.py --small --device cpu --dtype float32 --runs 1
 
 Point map by MoGe, conditioning, both flows, layout, gaussians, mesh and the GLB file are all in the
-time; the GLB of a scene is timed apart. Weights are stand-ins, see `pipeline_case.py`, which runs
-each case in a process of its own, so that none sees what another one left. They are written to a
-folder first, and read from there.
+time; the GLB of a scene is timed apart. Weights are stand-ins with shapes put in, see
+`injected.py`. They are written to a folder first, and read from there. `pipeline_case.py` runs each
+case in a process of its own, so that none sees what another one left.
 """
 
 import argparse
@@ -155,7 +155,9 @@ def details(row: Row) -> str:
     if "objects_s" in row:
         objects = "; ".join(" ".join(f"{s:.2f}" for s in each) for each in row["objects_s"])
         kept = f"{row['kept']['seconds']:.2f} s if objects are kept"
-        return f"an object {objects}; {kept}; GLB {row['save_s']}; alone {row['alone']}"
+        voxels = " ".join(map(str, row["voxels"]))
+        alone = f"GLB {row['save_s']}; alone {row['alone']}"
+        return f"an object {objects}; voxels {voxels}; {kept}; {alone}"
     stages = ", ".join(f"{name} {seconds:.3f}" for name, seconds in row["stages_s"].items())
     graphs = f"{row['captures']} captures, least room {row['least_room_gib']} GiB"
     return f"{stages}; loaded in {row['load_s']:.2f} s; {graphs}"

@@ -5,9 +5,8 @@
     python benchmarks/profile_h200.py --small --device cpu --seconds 60 --output_dir /tmp/profile
 
 Weights are stand-ins, written to a folder and loaded from there. What they would make of a photo
-has no meaning, so after stage 1 the voxels of each object's true mesh are put in (those of
-`voxels.py` where it is unknown), and before extraction the signed distance of their shape. The
-work that they replace is done all the same. Photos are given without their point maps.
+has no meaning, so the voxels and the surface of each object's true mesh are put in (of `voxels.py`
+where it is unknown), see `injected.py`. Photos are given without their point maps.
 
 Three benchmarks, or those after `--only`: the model kept, the first photo as a scene, and the model
 loaded for every run. Their folders are those of `sam3d-nb profile`; `report.md` sums up. When
@@ -22,39 +21,26 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from pipeline_case import Injected
+from injected import Shaped, objects
 from pipeline_gpu import write_weights
-from stages import shape_distance
-from torch import Tensor
-from torch.nn import functional as F
-from voxels import timing_voxels
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.evaluation.surface import sample_surface
 from sam3d_nb.examples import list_examples, load_example
-from sam3d_nb.model.coords import Voxels
-from sam3d_nb.model.flexicubes import Surface
-from sam3d_nb.model.grid import Grid
-from sam3d_nb.model.mesh_decoder import MeshDecoder
-from sam3d_nb.model.surface import Sculpt
 from sam3d_nb.pipeline import Model
 from sam3d_nb.profiling.benchmark import benchmark, save_tables
 from sam3d_nb.profiling.measure import measure_run
 from sam3d_nb.profiling.published import published
 from sam3d_nb.profiling.results import Results, load_results
 from sam3d_nb.profiling.subject import Subject
-from sam3d_nb.request import Request
 from sam3d_nb.weights.load import load_weights
-from sam3d_nb.work.items import Item, list_work
 
-POINTS = 400_000  # on a true mesh: no voxel of its surface is missed
 FIGURES = ("stages", "objects", "voxels", "memory")
 NAMES = ("kept", "scene", "loaded_anew")
 
@@ -70,61 +56,6 @@ class Case:
     name: str
     keep: bool
     masks: int | None
-
-
-class Shaped(Injected):
-    """The network with the voxels of the object that it is asked for."""
-
-    def run(self, request: Request, *arguments: Any, **options: Any) -> Any:
-        """Take the object's voxels from here on."""
-        self._mask = request.mask_sha256()
-        return super().run(request, *arguments, **options)
-
-    def find_voxels(self, logits: Tensor, generator: torch.Generator) -> Voxels:
-        """Find voxels as ever, then return those of the true mesh."""
-        self._coords = object_voxels(self._mask, logits.shape[-1]).to(self.device)
-        return super().find_voxels(logits, generator)
-
-    def extract(
-        self, decoder: MeshDecoder, latent: Tensor, grid: Grid, sculpt: Sculpt | None = None
-    ) -> Surface:
-        """Decode as ever, but with the signed distance of the object's own shape."""
-        if last.get("mask") != self._mask:
-            last.clear()  # one object's at a time: hundreds of megabytes at most
-            fine = Grid(grid.coords, grid.resolution).subdivided.subdivided
-            last.update(mask=self._mask, distance=shape_distance(fine))
-        self._distance = last["distance"]
-        return super().extract(decoder, latent, grid, sculpt)
-
-
-last: dict[str, Any] = {}
-"""The signed distance of the latest object, made in its warm-up run, whoever loaded the model."""
-
-
-@cache
-def objects() -> dict[str, Item]:
-    """Return the sample objects by the hash of their masks."""
-    found = {}
-    for item in list_work():
-        example = load_example(item.path)
-        request = Request(example.image, example.mask(item.mask), None, np.eye(3), 0)
-        found[request.mask_sha256()] = item
-    return found
-
-
-@cache
-def object_voxels(mask_sha256: str, side: int) -> Tensor:
-    """Return the voxels (N, 4) of an object's true surface in a grid of `side`."""
-    item = objects().get(mask_sha256)
-    truth = None if item is None else load_example(item.path).true_mesh(item.mask)
-    if truth is None:
-        xyz = timing_voxels() * side // 64
-    else:
-        points = sample_surface(truth, POINTS, seed=0)
-        low, high = points.min(0), points.max(0)
-        inside = (points - (low + high) / 2) / (high - low).max() * 0.98 + 0.5
-        xyz = (inside * side).astype(int)
-    return F.pad(torch.as_tensor(np.unique(xyz, axis=0)), (1, 0)).int()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,12 +27,12 @@ def test_the_script_times_cases_and_writes_a_report(
 ) -> None:
     path = tmp_path / "report.json"
     words = [*WORDS, "--weights", weights, "--ready", "1"]
-    words += ["--cases", "scene of 10 objects", "staged in 5 GiB, few steps"]
+    words += ["--cases", "scene of 10 true shapes", "staged in 5 GiB, few steps"]
     words += ["--objects", "2", "--scenes", "1", "--output", str(path)]
     assert pipeline_gpu.main(words) == 0
     report = json.loads(path.read_text())
     scene, few = report["cases"]
-    assert (few["name"], scene["name"]) == ("staged in 5 GiB, few steps", "scene of 10 objects")
+    assert (few["name"], scene["name"]) == ("staged in 5 GiB, few steps", "scene of 10 true shapes")
     assert few["faces"] > 1000
     assert few["same_bits"]
     assert sum(few["stages_s"].values()) == pytest.approx(few["median_s"])
@@ -40,6 +40,7 @@ def test_the_script_times_cases_and_writes_a_report(
     assert (few["steps"], scene["steps"]) == ([4, 12], [2, 2])
     assert len(scene["objects_s"][0]) == 2
     assert sum(scene["objects_s"][0]) < scene["median_s"]
+    assert len(set(scene["voxels"])) == 2  # shapes of their own
     ready = report["ready"]
     assert ready["runs_s"] == [pytest.approx(sum(s[0] for s in ready["steps_s"].values()))]
     assert ready["steps_s"]["torch"][0] > ready["steps_s"]["device"][0]

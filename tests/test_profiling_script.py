@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import injected
 import profile_h200
 
 from sam3d_nb.profiling.results import load_results
@@ -44,7 +45,7 @@ def test_both_benchmarks_are_run_and_reported(photo: str, tmp_path: Path) -> Non
     identity = json.loads((place / "kept" / "header.json").read_text())["identity"]
     assert identity["model"]["name"] == "sam-3d-objects with stand-in weights"
     assert len(identity["weights_sha256"]) == 64
-    voxels = len(profile_h200.object_voxels("unknown", 16))
+    voxels = len(injected.shape_voxels("unknown", 16))
     assert {run.voxels for row in kept.rows for run in row.runs} == {voxels}
     assert all((run.faces or 0) > 100 for row in kept.rows for run in row.runs)
     text = (place / "report.md").read_text()
@@ -71,8 +72,8 @@ def test_one_benchmark_alone_is_reported(photo: str, tmp_path: Path) -> None:
 
 
 def test_voxels_are_those_of_the_true_mesh() -> None:
-    key = next(k for k, item in profile_h200.objects().items() if item.name == "0_teddy_bear")
-    voxels = profile_h200.object_voxels(key, 64)
+    key = next(k for k, item in injected.objects().items() if item.name == "0_teddy_bear")
+    voxels = injected.shape_voxels(key, 64)
     assert 5_000 < len(voxels) < 30_000
     assert voxels.min() == 0
     assert voxels.max() <= 63
