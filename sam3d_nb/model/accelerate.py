@@ -9,6 +9,7 @@ stream. Off CUDA every step runs as it is.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 import torch
@@ -36,10 +37,11 @@ def accelerate(flow: LatentFlow) -> "AcceleratedLatentFlow": ...
 def accelerate(flow: Any) -> Any:
     """Return `flow` with its steps replayed from CUDA graphs, on the device where it is.
 
-    The first step of a kind (guided or not) runs as it is. Then the kind is captured, and replayed
-    from there on: in stage 1 also in later requests of the same sizes, in stage 2 until the next
-    request, whose voxels are others. Steps for whose graphs the memory is too short run as they
-    are. After a change of weights in place call its `close`.
+    The first step of a kind (guided or not) runs as it is, in stage 2 only of the first request or
+    where that is faster. Then the kind is captured, and replayed from there on: in stage 1 also in
+    later requests of the same sizes, in stage 2 until the next request, whose voxels are others.
+    Steps for whose graphs the memory is too short run as they are. After a change of weights in
+    place call its `close`.
     """
     if isinstance(flow, StructureFlow):
         return AcceleratedStructureFlow(flow)
@@ -222,7 +224,8 @@ class AcceleratedLatentFlow:
     """A `LatentFlow` whose steps are replayed; made by `accelerate`.
 
     Graphs belong to one condition and one grid. Launching a step takes the host about as long as
-    the device needs for it, so steps are captured while the device is behind, or starves.
+    the device needs for it, so steps are captured while the device is behind, or starves; those
+    without guidance, which come last, while the device is busy with those before.
     """
 
     def __init__(self, flow: LatentFlow) -> None:
@@ -262,9 +265,12 @@ class AcceleratedLatentFlow:
             self._graphs.forget()
             self._served = condition, grid
 
-        def step(x: Tensor, blocks: Tensor, *residual: Tensor) -> Tensor:
+        def step(guided: bool, x: Tensor, blocks: Tensor, *residual: Tensor) -> Tensor:
             rows = LatentModulation(blocks, residual)
             return self.flow(x, rows, condition, grid, guided=guided)
 
-        kind = (guided, modulation.blocks.shape[0])
-        return self._graphs.run(kind, step, x, modulation.blocks, *modulation.residual)
+        inputs, times = (x, modulation.blocks, *modulation.residual), modulation.blocks.shape[0]
+        result = self._graphs.run((guided, times), partial(step, guided), *inputs)
+        if guided:  # the last steps are not; nor do they need other tables of the grid
+            self._graphs.foresee((False, times), partial(step, False), *inputs)
+        return result

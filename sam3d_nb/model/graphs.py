@@ -33,17 +33,23 @@ class Captured(NamedTuple):
 class StepGraphs:
     """The graphs of a function, one for each kind of step.
 
-    A capture takes the host about as long as a step. `patient` graphs are captured only while that
-    delays nothing. Where memory is short, steps run as they are: graphs keep theirs to themselves.
+    A kind runs as it is first, so that libraries set up what they need, and is captured then. A
+    capture takes the host about as long as a step. `patient` graphs are captured only while that
+    delays nothing; and once libraries are set up, by requests before, also without a run: at once
+    where a run would take the device no longer than a capture the host, or ahead, see `foresee`.
+    Where memory is short, steps run as they are: graphs keep theirs to themselves.
     """
 
     def __init__(self, device: torch.device, *, patient: bool = False) -> None:
         self.patient = patient
         self._stream = side_streams(device)[0] if device.type == "cuda" else None
-        self._known: set[Hashable] = set()  # kinds that ran
+        self._known: set[Hashable] = set()  # kinds that ran since `forget`
+        self._set_up: set[Hashable] = set()  # kinds that ever ran
+        self._early = True  # whether kinds can be captured without a run
+        self._starved = 0  # numbers that a step had at most when the device waited for the host
         self._captured: dict[Hashable, Captured] = {}
         self._pool_owner: torch.cuda.CUDAGraph | None = None
-        self._ends: deque[torch.cuda.Event] = deque(maxlen=2)  # of the last two steps
+        self._ends: deque[torch.cuda.Event] = deque(maxlen=3)  # of the last three steps
         self._full = False  # no memory for graphs until `forget`
 
     def run(self, kind: Hashable, step: Callable[..., Any], *inputs: Tensor) -> Any:
@@ -53,15 +59,30 @@ class StepGraphs:
         """
         if self._stream is None or torch.is_grad_enabled():
             return step(*inputs)
-        if kind in self._known and kind not in self._captured and self._may_capture():
-            self._capture_in_room(self._stream, kind, step, *inputs)
+        if kind not in self._captured:
+            if kind in self._known:
+                if self._may_capture(inputs[0].numel()):
+                    self._capture_in_room(self._stream, kind, step, *inputs)
+            elif self.patient and inputs[0].numel() <= self._starved:
+                self._capture_early(self._stream, kind, step, *inputs)
         if kind in self._captured:
             outputs = self._replay(self._captured[kind], *inputs)
         else:
             self._known.add(kind)
+            self._set_up.add(kind)
             outputs = self._beside(self._stream, step, *inputs)
         self._ends.append(torch.cuda.current_stream(self._stream.device).record_event())
         return outputs
+
+    def foresee(self, kind: Hashable, step: Callable[..., Any], *inputs: Tensor) -> None:
+        """Capture a kind that comes later, if the device has three steps to do meanwhile.
+
+        inputs: of the sizes that it will have. It must have run in a request before.
+        """
+        if self._stream is None or torch.is_grad_enabled() or kind in self._captured:
+            return
+        if len(self._ends) == self._ends.maxlen and not any(end.query() for end in self._ends):
+            self._capture_early(self._stream, kind, step, *inputs)
 
     def forget(self) -> None:
         """Drop all graphs; their memory stays for the next ones."""
@@ -77,11 +98,16 @@ class StepGraphs:
             self._pool_owner = None
             torch.cuda.empty_cache()
 
-    def _may_capture(self) -> bool:
-        """Say whether the device has more than a step to do yet, or waits for the host anyway."""
+    def _may_capture(self, size: int) -> bool:
+        """Say whether the device has more than a step to do yet, or waits for the host anyway.
+
+        size: of the step, in numbers; where the device waits, a smaller one would let it wait, too.
+        """
         if self._full or not self.patient:
             return not self._full
-        busy = [not end.query() for end in self._ends]
+        busy = [not end.query() for end in list(self._ends)[-2:]]
+        if not any(busy):
+            self._starved = max(self._starved, size)
         return busy == [True, True] or not any(busy)
 
     @staticmethod
@@ -101,6 +127,25 @@ class StepGraphs:
         for tensor in tensors(outputs):
             tensor.record_stream(caller)
         return outputs
+
+    def _capture_early(
+        self,
+        stream: torch.cuda.Stream,
+        kind: Hashable,
+        step: Callable[..., Any],
+        *inputs: Tensor,
+    ) -> None:
+        """Capture a kind without a run, where libraries are set up; if they are not, never again.
+
+        For other sizes they may still load a kernel, which a relaxed capture lets them do.
+        """
+        if self._full or not self._early or kind not in self._set_up:
+            return
+        try:
+            self._capture_in_room(stream, kind, step, *inputs)
+        except RuntimeError as error:
+            traceback.clear_frames(error.__traceback__)
+            self._early = False
 
     def _capture_in_room(
         self,
@@ -134,7 +179,7 @@ class StepGraphs:
         owner, graph = self._pool_owner, torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle() if owner is None else owner.pool()  # one for all
         with torch.cuda.stream(stream):
-            graph.capture_begin(pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool, capture_error_mode="relaxed")
             try:
                 outputs = step(*own)
             except BaseException:

@@ -195,7 +195,7 @@ class LatentVelocity:
     ) -> None:
         self.flow = flow
         self.grid = grid
-        make_tables(grid, guided=any(step.guided for step in steps))
+        make_tables(grid, flow.config.width, guided=any(step.guided for step in steps))
         times = torch.tensor([step.network_time for step in steps], device="cpu")
         self.condition = flow.prepare(tokens)
         self.table = flow.modulation(times)
@@ -210,9 +210,10 @@ class LatentVelocity:
         return conditional, unconditional[0] if unconditional else None
 
 
-def make_tables(grid: Grid, *, guided: bool) -> None:
-    """Make every table that the flow reads, so that no step has to wait for one."""
+def make_tables(grid: Grid, width: int, *, guided: bool) -> None:
+    """Make every table that a flow of `width` reads, so that no step has to wait for one."""
     _ = grid.neighbors, grid.parents.grid.neighbors, grid.parent_taps
+    grid.parents.grid.positions(width)
     if guided:
         _ = grid.doubled.neighbors, grid.doubled.parent_taps
 

@@ -172,13 +172,16 @@ class End:
         ((False,), False),  # less than a step to do
         ((True, False), False),
         ((False, False), True),  # more than a step to do
+        ((True, False, False), True),
+        ((False, True, True), True),  # the last two count
     ],
 )
 def test_patient_graphs_are_captured_where_that_delays_nothing(done, expected):
     steps = StepGraphs(torch.device("cpu"), patient=True)
     steps._ends.extend(End(d) for d in done)
-    assert steps._may_capture() == expected
-    assert StepGraphs(torch.device("cpu"))._may_capture()
+    assert steps._may_capture(100) == expected
+    assert steps._starved == (100 if all(done[-2:]) else 0)
+    assert StepGraphs(torch.device("cpu"))._may_capture(100)
 
 
 # --- On a card --------------------------------------------------------------------------------
@@ -289,6 +292,95 @@ def test_replayed_steps_of_stage_2_equal_plain_ones(patient):
             results.append(latent)
         assert (results[0] - results[1]).norm() <= 1e-3 * results[0].norm()
     assert patient or len(fast._graphs._captured) == 2
+
+
+def card_latents():
+    """Return a stage-2 flow, the accelerated one, and what gives the final latents of both."""
+    config = LatentFlowConfig(width=256, depth=2, heads=4, condition_width=256, io_width=64)
+    torch.manual_seed(0)
+    flow = build_latent_flow(config, dtype=torch.float16, device="cuda").requires_grad_(False)
+    fast = accelerate(flow)
+
+    def both(count, slow=None):
+        grid = Grid(voxels(count, 64).cuda(), 64)
+        tokens, noise = torch.randn(1, 600, 256, device="cuda"), latent_noise(grid)
+        found = []
+        for network in (flow, fast):
+            for _, state in sample_latent(network, tokens, grid, noise):
+                latent = state
+                if network is fast and slow is not None:
+                    slow()
+            found.append(latent)
+        return found
+
+    return flow, fast, both
+
+
+def busy():
+    """Give the card more to do than the host needs for a capture."""
+    torch.cuda._sleep(400_000_000)  # cycles, a fifth of a second
+
+
+@needs_card
+def test_steps_without_guidance_are_captured_ahead_while_the_card_is_busy(monkeypatch):
+    """From the second request on; bit for bit what a run gives, with other voxels each time."""
+    _, fast, both = card_latents()
+    kinds = []
+    capture = StepGraphs._capture_early
+
+    def noted(self, stream, kind, *rest):
+        before = len(self._captured)
+        capture(self, stream, kind, *rest)
+        kinds.append((kind, len(self._captured) - before))
+
+    monkeypatch.setattr(StepGraphs, "_capture_early", noted)
+    for count in (5000, 3000, 4000):
+        kinds.clear()
+        expected, actual = both(count, busy)
+        assert torch.equal(actual, expected)
+        if count == 5000:
+            assert all(made == 0 for _, made in kinds)
+        else:
+            assert ((False, 1), 1) in kinds
+    assert fast._graphs._early
+
+
+@needs_card
+def test_small_steps_are_captured_without_a_run_where_the_card_had_to_wait(monkeypatch):
+    _, fast, both = card_latents()
+    both(5000, torch.cuda.synchronize)
+    assert fast._graphs._starved == 5000 * 8
+    eager = []
+    beside = StepGraphs._beside
+    monkeypatch.setattr(
+        StepGraphs, "_beside", lambda self, *rest: eager.append(1) or beside(self, *rest)
+    )
+    expected, actual = both(3000, torch.cuda.synchronize)
+    assert torch.equal(actual, expected)
+    assert not eager
+    expected, actual = both(6000, torch.cuda.synchronize)
+    assert torch.equal(actual, expected)
+    assert len(eager) == 1  # a larger one runs first
+
+
+@needs_card
+def test_where_nothing_can_be_captured_early_steps_run_first(monkeypatch):
+    flow, fast, both = card_latents()
+    both(5000, torch.cuda.synchronize)
+    transform, tries = flow._transform, []
+
+    def needy(*arguments, **options):
+        if torch.cuda.is_current_stream_capturing() and not fast._graphs._known:
+            tries.append(1)
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return transform(*arguments, **options)
+
+    monkeypatch.setattr(flow, "_transform", needy)
+    for count in (3000, 2000):
+        expected, actual = both(count, torch.cuda.synchronize)
+        assert torch.equal(actual, expected)
+    assert len(tries) == 1
+    assert len(fast._graphs._captured) == 2
 
 
 def card_embed(dtype=torch.float16):

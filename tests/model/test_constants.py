@@ -97,7 +97,7 @@ def test_a_run_of_a_flow_asks_whether_its_input_is_finite_and_nothing_else(stage
     else:
         flow = accelerate(build_latent_flow(SMALL_LATENT_FLOW))
         grid = Grid(voxels(60, 16), 16)
-        make_tables(grid, guided=True)
+        make_tables(grid, flow.config.width, guided=True)
         tokens = torch.randn(1, 9, flow.config.condition_width)
         runs = [sample_latent(flow, tokens, grid, latent_noise(grid), steps=3) for _ in range(2)]
     for run in runs:
