@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sam3d_nb.devices import with_doubles
@@ -62,23 +63,29 @@ def pierced(surface: Surface, sculptor: Sculptor) -> Surface:
     cut = gone.any(1)
     if not bool(cut.any()):
         return surface
-    whole = torch.ones(len(surface.faces), dtype=torch.bool, device=values.device)
-    whole[chosen[cut]] = False
+    opened = torch.zeros(len(surface.faces), dtype=torch.bool, device=values.device)
+    opened[chosen[cut]] = True
     left = pieces.view(len(chosen), -1, *pieces.shape[1:])[cut][~gone[cut]]  # (P, 3, C)
-    faces, beside = _beside(values, surface.faces[whole], surface.faces[~whole])
-    return _joined(values, faces, torch.cat([left, beside])) or surface
+    beside, fans = _beside(values, surface.faces, opened)
+    whole = ~(opened | beside)
+    return _joined(values, surface.faces, whole, torch.cat([left, fans])) or surface
 
 
-def _beside(values: Tensor, whole: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the faces of `whole` (F, 3) without those beside faces that were `cut`, and these.
+def _beside(values: Tensor, faces: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of the faces (F, 3) lie beside those that are `cut`, (F,) bool, and their parts.
 
-    The latter as triangles (P, 3, C) that have the cut faces' vertices on the edges they share.
+    The latter are triangles (P, 3, C) that have the cut faces' vertices on the edges they share.
     """
-    edges = whole[:, EDGES]  # (F, 3, 2)
-    divided = torch.isin(_keys(edges, len(values)), _keys(cut[:, EDGES], len(values)))
-    found = divided.any(1)
-    ends, divided = values[edges[found]], divided[found]  # (B, 3, 2, C), (B, 3)
-    middle = values[whole[found]].mean(1)[:, None].expand(-1, 3, -1)  # (B, 3, C)
+    close = _among(faces[cut], len(values))[faces].any(1) & ~cut
+    near = close.nonzero()[:, 0]
+    edges = faces[near][:, EDGES]  # (N, 3, 2)
+    keys = _keys(faces[cut][:, EDGES], len(values))
+    divided = torch.isin(_keys(edges, len(values)), keys)
+    some = divided.any(1)
+    found = torch.zeros_like(cut)
+    found[near[some]] = True
+    ends, divided = values[edges[some]], divided[some]  # (B, 3, 2, C), (B, 3)
+    middle = values[faces[found]].mean(1)[:, None].expand(-1, 3, -1)  # (B, 3, C)
     segments = ends[divided][:, None]  # (E, 1, 2, C)
     for _ in range(SPLITS):
         a, b = segments.unbind(2)
@@ -89,7 +96,7 @@ def _beside(values: Tensor, whole: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]
         [middle[divided][:, None, None].expand(*segments.shape[:2], 1, -1), segments], 2
     )
     plain = torch.cat([middle[~divided][:, None], ends[~divided]], 1)
-    return whole[~found], torch.cat([fans.flatten(0, 1), plain])
+    return found, torch.cat([fans.flatten(0, 1), plain])
 
 
 def _keys(edges: Tensor, count: int) -> Tensor:
@@ -105,20 +112,29 @@ def _divided(triangles: Tensor) -> Tensor:
     return torch.stack([torch.stack(part, 1) for part in parts], 1).flatten(0, 1)
 
 
-def _joined(values: Tensor, faces: Tensor, triangles: Tensor) -> Surface | None:
-    """Return `faces` of vertices (V, C) with more triangles (P, 3, C); none where there is none.
+def _joined(values: Tensor, faces: Tensor, whole: Tensor, triangles: Tensor) -> Surface | None:
+    """Return those faces (F, 3) of vertices (V, C) that are `whole`, with triangles for the others.
 
-    C: place and attributes. Vertices at the same place become one.
+    C: place and attributes. triangles: (P, 3, C); corners at the same place become one vertex, that
+    of a face that went, where it was there. None where nothing is left.
     """
-    if not len(faces) + len(triangles):
-        return None
-    used = faces.unique()
-    corners = torch.cat([values[used], triangles.flatten(0, 1)])
+    kept, gone = faces[whole], _among(faces[~whole], len(values)).nonzero()[:, 0]
+    corners = torch.cat([values[gone], triangles.flatten(0, 1)])
     place, index = corners[:, :3].unique(dim=0, return_inverse=True)
     order = torch.arange(len(index), device=index.device)
     first = order.new_full((len(place),), len(index)).scatter_reduce(0, index, order, "amin")
-    found = corners[first]  # always the same one, also on a GPU
-    number = torch.empty(len(values), dtype=torch.long, device=values.device)
-    number[used] = index[: len(used)]
-    both = torch.cat([number[faces], index[len(used) :].view(-1, 3)])
-    return Surface(found[:, :3].contiguous(), both, found[:, 3:].contiguous())
+    fresh = first >= len(gone)  # always the same ones, also on a GPU
+    known = F.pad(gone, (0, len(order) - len(gone)))[first]
+    number = torch.where(fresh, len(values) + fresh.cumsum(0) - 1, known)
+    found = torch.cat([values, corners[first[fresh]]])
+    both = torch.cat([kept, number[index[len(gone) :]].view(-1, 3)])
+    used = _among(both, len(found))
+    left, both = found[used], (used.cumsum(0) - 1)[both]
+    return Surface(left[:, :3].contiguous(), both, left[:, 3:].contiguous()) if len(both) else None
+
+
+def _among(faces: Tensor, count: int) -> Tensor:
+    """Return which of `count` vertices are corners of `faces`, (count,) bool."""
+    found = torch.zeros(count, dtype=torch.bool, device=faces.device)
+    found[faces.flatten()] = True
+    return found
