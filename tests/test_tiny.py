@@ -1,13 +1,16 @@
 """The small model: what it does besides the stages that it shares with the official one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from tiny_plain import observed, painted_colors, sculpted_distances
 
 from sam3d_nb.frames import FACING_CAMERA, Pose, project
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.color import to_linear
+from sam3d_nb.mesh.color import to_linear, to_srgb
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.config import TINY
 from sam3d_nb.tiny.observe import SURE, observe
@@ -237,7 +240,9 @@ def test_a_surface_is_sculpted_on_a_device_as_point_by_point(holed, device, exac
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_mesh_is_painted_on_a_device_as_vertex_by_vertex(ball, painted, device):
     mask, _ = ball
-    mesh, _, splats, image = painted
+    mesh, _, splats, _ = painted
+    random = np.random.default_rng(1)
+    image = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     gray = Mesh(mesh.vertices, mesh.faces, np.random.default_rng(0).random(mesh.vertices.shape))
     after, more = paint(gray, splats, POSE, image, mask, CAMERA, device)
     wanted = painted_colors(gray, POSE, image, mask, CAMERA)
@@ -298,6 +303,46 @@ def test_hidden_surface_gets_colors_that_go_with_what_is_seen(painted):
     assert after.colors[near, 0].min() < red < after.colors[near, 0].max()
     assert splats.colors[hidden, 1].min() > 0.9
     assert (after.faces == mesh.faces).all()
+
+
+@pytest.mark.parametrize(("finer", "blur"), [(1, 0.6), (20, 0.8)])
+def test_nothing_beside_an_object_colors_its_outline(painted, finer, blur):
+    """A red ball on white, whose photo is blurred across the outline of the mask."""
+    mesh, _, splats, _ = painted
+    mask, _ = seen_ball(finer)
+    red = np.array([0.6, 0.1, 0.1])
+    share = ndimage.gaussian_filter(mask.astype(float), blur)[..., None]
+    image = (255 * (1 + share * (red - 1))).round().astype(np.uint8)
+    assert image[mask][:, 1].max() > 2 * 255 * red[1]
+    colored = mesh.with_colors(np.tile(to_linear(red), (len(mesh.vertices), 1)))
+    splats = replace(splats, colors=np.full_like(splats.colors, 0.3))
+    camera = np.diag([finer, finer, 1]) @ CAMERA
+    after, more = paint(colored, splats, POSE, image, mask, camera)
+    assert (to_srgb(after.colors) - red).max() < 0.04
+    facing = POSE.apply(mesh.vertices)[:, 2] < DISTANCE - 0.2
+    np.testing.assert_allclose(more.colors[facing], np.tile(red, (facing.sum(), 1)), atol=0.04)
+
+
+def test_a_wire_without_inner_pixels_keeps_its_color():
+    """Blue and two pixels wide, beside a red block."""
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    image = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
+    mask[30:60, 40:70] = mask[20:70, 80:82] = True
+    image[30:60, 40:70], image[20:70, 80:82] = (200, 20, 20), (20, 20, 200)
+    vertices, faces = pixel_squares(np.argwhere(mask))
+    mesh = Mesh(POSE.inverse().apply(vertices), faces, np.full((len(vertices), 3), 0.5))
+    after, _ = paint(mesh, None, POSE, image, mask, CAMERA)
+    middle = after.colors.reshape(-1, 4, 3)[:, ::2].mean(1)  # what the pixels' centers see
+    np.testing.assert_allclose(middle, to_linear(image[mask] / 255), atol=0.05)
+
+
+def pixel_squares(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (4N, 3) and faces (2N, 3) of squares that fill pixels, rows and columns (N, 2)."""
+    corner = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    row, column = (places[:, None] + corner).reshape(-1, 2).T
+    at = np.stack([column, row, np.ones_like(row)], 1) @ np.linalg.inv(CAMERA).T
+    faces = np.array([[0, 2, 1], [0, 3, 2]]) + 4 * np.arange(len(places))[:, None, None]
+    return at * DISTANCE, faces.reshape(-1, 3)
 
 
 def test_an_empty_mesh_is_left_as_it_is(ball):

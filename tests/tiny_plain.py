@@ -9,7 +9,7 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
 from sam3d_nb.tiny.match import LEAST, ROUNDS
 from sam3d_nb.tiny.observe import FEWEST, FINEST, REST, SLACK, SURE
-from sam3d_nb.tiny.paint import BEHIND, DECODED, FACING, GRAZING
+from sam3d_nb.tiny.paint import BEHIND, DECODED, FACING, GRAZING, SHADE
 from sam3d_nb.tiny.sculpt import EDGE, GAIN, OTHERS, STEEP, THIN, WIDER
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import Raster, rasterize
@@ -159,8 +159,9 @@ def painted_colors(
     first = ndimage.maximum_filter(np.where(np.isfinite(first), first, -np.inf), 3)
     at = pixel(points, camera)
     facing = -((mesh.normals @ rotation.T) * points).sum(1) / np.linalg.norm(points, axis=1)
-    weight = mask[at] * (2 - (points[:, 2] - first[at]) / pose.scale[0] / BEHIND).clip(0, 1)
-    solid = ndimage.binary_erosion(mask, iterations=2)
+    weight = ndimage.maximum_filter(mask, 3)[at]
+    weight = weight * (2 - (points[:, 2] - first[at]) / pose.scale[0] / BEHIND).clip(0, 1)
+    solid = ndimage.binary_erosion(mask, iterations=2, border_value=1)
     nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
     photo = image[tuple(nearest)] / 255
     row, column = project(points, camera).T[::-1] - 0.5
@@ -174,7 +175,19 @@ def painted_colors(
     gain = (mean / mesh.colors[sure].mean(0).clip(0.02)).clip(0.3, 4)
     guess = mean + DECODED * ((mesh.colors * gain).clip(0, 1) - mean)
     colors = guess + (weight * (facing / FACING).clip(0, 1))[:, None] * (found - guess)
-    return matched_colors(colors, mesh.faces, raster, to_linear(image / 255), mask)
+    return matched_colors(colors, mesh.faces, raster, to_linear(unmixed(image / 255, mask)), mask)
+
+
+def unmixed(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The photo (H, W, 3), its colors at the mask's border within those further inside."""
+    inner, found = ndimage.minimum_filter(mask, 3), photo.copy()
+    for row, column in np.argwhere(mask):
+        around = np.s_[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+        colors = photo[around][inner[around]]
+        if len(colors):
+            low, high = colors.min(0) - SHADE, colors.max(0) + SHADE
+            found[row, column] = photo[row, column].clip(low, high)
+    return found
 
 
 def matched_colors(

@@ -16,7 +16,7 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.match import matched
 from sam3d_nb.tiny.nearest import nearest
-from sam3d_nb.tiny.pixels import between, largest, pixel_of, project
+from sam3d_nb.tiny.pixels import between, largest, pixel_of, project, smallest
 from sam3d_nb.tiny.window import around
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
@@ -27,7 +27,8 @@ MARGIN = 4  # pixels around the mask
 FEWEST = 50  # colored points of which a mean is taken
 DECODED = 0.4  # share of the decoded colors, without which hidden parts have one color
 GRAZING = 0.15  # cosine between normal and line of sight from which on a mean is taken
-FACING = 0.2  # cosine from which on a vertex has the photo's color
+FACING = 0.1  # cosine from which on a vertex has the photo's color
+SHADE = 0.02  # of sRGB: how far colors at the border may be beyond those further inside
 
 
 def paint(
@@ -42,8 +43,9 @@ def paint(
     """Return mesh and gaussians with the photo's colors where the photo shows them.
 
     mesh: object frame, with vertex colors; pose: into the camera. image: (H, W, 3) uint8; mask:
-    (H, W) bool; intrinsics: (3, 3) in pixels. The surface seen first counts for both. device:
-    where that is computed.
+    (H, W) bool; intrinsics: (3, 3) in pixels. The surface seen first counts for both. Pixels at the
+    mask's border mix the object with what is beside it: what they show has no color that is not
+    further inside as well, but in parts too thin to have an inside. device: where that is computed.
     """
     part = around(mask, MARGIN, FINEST)
     if not len(mesh.faces) or mesh.colors is None or part is None:
@@ -53,20 +55,22 @@ def paint(
     photo, shown, whole = (
         torch.from_numpy(a).to(device) for a in (part.mean(image) / 255, mask, ~beside)
     )
-    clean = _clean(photo, mask)
+    rim = max(1, round(max(mask.shape) / FINEST))  # pixels: soft photos are large ones
+    clean, near = _clean(photo, mask, rim), largest(shown, 2 * rim + 1)
     placed, faces = _placed(mesh.vertices, pose, device), torch.tensor(mesh.faces, device=device)
     raster = rasterize(placed, faces, Camera(mask.shape[0], mask.shape[1], intrinsics))
     first = largest(torch.where(raster.covered, raster.depth, -torch.inf), 3)
 
     def seen(points: Tensor, at: Tensor) -> Tensor:
-        return _seen(points, at, first, shown, pose.scale[0])
+        return _seen(points, at, first, near, pose.scale[0])
 
     at = project(placed, intrinsics)
     colors, weight = placed.new_tensor(mesh.colors), seen(placed, at)
     found, facing = to_linear(between(clean, at)), _facing(mesh, placed, pose)
     guess = _guessed(colors, found, weight * ((facing - GRAZING) / 0.25).clamp(0, 1))
     colors = torch.lerp(guess, found, (weight * (facing / FACING).clamp(0, 1))[:, None])
-    colors = matched(colors, faces, raster, to_linear(photo.double()), whole)
+    wanted = _unmixed(photo, whole, rim).double()
+    colors = matched(colors, faces, raster, to_linear(wanted), whole)
     mesh = mesh.with_colors(to_host(colors.float()))
     if gaussians is None:
         return mesh, None
@@ -110,16 +114,28 @@ def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float)
     """Return 1 for points that the mask shows and nothing hides, falling to 0, (N,).
 
     points: (N, 3) in the camera; at: their pixels (N, 2). first: (h, w) depth of the surface seen
-    first, or beside it; shown: (h, w) bool, the mask. size: of the object.
+    first, or beside it; shown: (h, w) bool, the mask and what is next to it. size: of the object.
     """
     inside, pixel = pixel_of(at, shown.shape)
     behind = (points[:, 2] - first.take(pixel)) / size
     return inside * (points[:, 2] > 0) * shown.take(pixel) * (2 - behind / BEHIND).clamp(0, 1)
 
 
-def _clean(photo: Tensor, mask: np.ndarray) -> Tensor:
+def _clean(photo: Tensor, mask: np.ndarray, rim: int) -> Tensor:
     """Return the photo (h, w, 3); pixels at the mask's border get colors from further inside."""
-    solid = ndimage.binary_erosion(mask, iterations=2)
+    solid = ndimage.binary_erosion(mask, iterations=rim + 1, border_value=1)
     if not solid.any():
         solid = mask
     return photo.view(-1, 3)[nearest(torch.from_numpy(solid).to(photo.device))]
+
+
+def _unmixed(photo: Tensor, whole: Tensor, rim: int) -> Tensor:
+    """Return the photo (h, w, 3) without what is beside the object in the pixels of its border.
+
+    whole: (h, w) bool, pixels that the mask fills; the outer `rim` of them may be mixed, and have
+    no color that the inner ones around do not have. Parts too thin for inner ones stay as they are.
+    """
+    inner, size = ~largest(~whole, 2 * rim + 1)[..., None], 2 * rim + 3
+    low = smallest(torch.where(inner, photo, torch.inf), size)
+    high = largest(torch.where(inner, photo, -torch.inf), size)
+    return torch.where(low <= high, photo.clamp(low - SHADE, high + SHADE), photo)

@@ -11,7 +11,7 @@ from sam3d_nb.frames import Array
 
 
 def largest(image: Tensor, size: int) -> Tensor:
-    """Return the maxima of `image` (h, w) over squares of `size` pixels, odd, around each pixel.
+    """Return the maxima of `image` (h, w, ...) over squares of `size` pixels, odd, around each.
 
     Pixels outside of the picture do not count.
     """
@@ -25,7 +25,7 @@ def largest(image: Tensor, size: int) -> Tensor:
 
 
 def smallest(image: Tensor, size: int) -> Tensor:
-    """Return the minima of `image` (h, w) as `largest` returns the maxima."""
+    """Return the minima of `image` (h, w, ...) as `largest` returns the maxima."""
     return -largest(-image, size)
 
 
