@@ -53,6 +53,8 @@ def test_the_window_of_a_mask_holds_it_with_a_margin():
     mask[20:50, 1:71] = True
     assert around(mask, 4) == Window(top=16, left=0, height=38, width=75, step=1)
     assert around(mask, 4, across=20).step == 3
+    for across, step in ((200, 1), (40, 1), (36, 3), (20, 3), (19, 5)):
+        assert around(np.ones((76, 60), dtype=bool), 0, across).step == step
 
 
 def test_points_behind_the_camera_or_beside_the_photo_are_not_seen():

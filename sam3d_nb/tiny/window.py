@@ -75,12 +75,12 @@ def window(shape: tuple[int, ...], low: Array, high: Array, finest: float = 1.0)
 def around(mask: np.ndarray, margin: int, across: int | None = None) -> Window | None:
     """Return the window of `mask` (H, W) with `margin` pixels on every side; None if it is empty.
 
-    across: blocks that the mask's longer side takes at least, where it has as many pixels; None:
-    blocks are pixels.
+    across: about how many blocks the mask's longer side takes, where it has as many pixels: from
+    two thirds of it to twice as many, since blocks have odd sides; None: blocks are pixels.
     """
     columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
     if not len(columns):
         return None
     low, high = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]]) + 1
-    finest = 1.0 if across is None else (high - low).max() / across
-    return window(mask.shape, low - margin, high + margin, finest)
+    step = 1 if across is None else int((high - low).max() / across) // 2 * 2 + 1
+    return window(mask.shape, low - margin, high + margin, step)
