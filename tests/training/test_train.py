@@ -14,7 +14,8 @@ from sam3d_nb.examples import Example
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.tiny.config import TINY
 from sam3d_nb.tiny.load import load_tiny
-from sam3d_nb.tiny.model import NAME, Tiny
+from sam3d_nb.tiny.model import Tiny
+from sam3d_nb.tiny.shipped import NAME
 from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.folder import MANIFEST
 from sam3d_nb.weights.load import FileStore
