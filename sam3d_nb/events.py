@@ -180,7 +180,29 @@ class SceneDoneEvent(Event):
     result: Scene | None = None
 
 
+# --- Files ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WritingEvent(Event):
+    """A result that is complete goes to disk; the last one has fraction 1. what: is written."""
+
+    stage: ClassVar[str] = "writing"
+    what: str = "files"
+
+    @property
+    def label(self) -> str:
+        """What is written, for progress bars."""
+        return f"writing {self.what}"
+
+
 OnEvent = Callable[[Event], None]
+
+
+def tell(on_event: OnEvent | None, event: Event) -> None:
+    """Call `on_event` with `event`, where there is one to be called."""
+    if on_event is not None:
+        on_event(event)
 
 
 class StageTimer:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sam3d_nb import __version__
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import DoneEvent, Event, OnEvent, StageTimer
+from sam3d_nb.events import DoneEvent, Event, OnEvent, StageTimer, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
@@ -204,5 +204,4 @@ def finish(events: Generator[Event, None, Result], on_event: OnEvent | None = No
                 event = next(events)
             except StopIteration as stop:
                 return stop.value
-            if on_event is not None:
-                on_event(event)
+            tell(on_event, event)

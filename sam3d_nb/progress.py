@@ -10,7 +10,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from sam3d_nb.events import DoneEvent, Event, SceneDoneEvent
+from sam3d_nb.events import DoneEvent, Event, SceneDoneEvent, WritingEvent
 
 PATIENCE = 1.0
 """Seconds before a bar or a line appears; what is quicker needs none."""
@@ -20,17 +20,20 @@ class Progress:
     """Shows the stage and how much of it is done: `model.reconstruct(..., on_event=Progress())`.
 
     Where standard error is a file or a pipe, stages are lines there instead. Also a context
-    manager, which takes the bar away when the run fails.
+    manager: then one bar is for all that happens in it, also where that fails.
     """
 
     def __init__(self, *, visible: bool = True) -> None:
         self._visible = visible
         self._bar: Any = None
+        self._entered = False
 
     def __call__(self, event: Event) -> None:
-        """Show `event`; the bar goes when the object or the scene is done."""
-        if isinstance(event, DoneEvent | SceneDoneEvent):
-            self.close()
+        """Show `event`; the bar goes when the object or the scene is done, or written."""
+        written = isinstance(event, WritingEvent) and event.fraction >= 1
+        if written or isinstance(event, DoneEvent | SceneDoneEvent):
+            if not self._entered:
+                self.close()
             return
         if self._bar is None:
             self._bar = progress_bar(total=1.0, visible=self._visible)
@@ -44,6 +47,7 @@ class Progress:
             self._bar = None
 
     def __enter__(self) -> Progress:
+        self._entered = True
         return self
 
     def __exit__(
@@ -52,6 +56,7 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._entered = False
         self.close()
 
 

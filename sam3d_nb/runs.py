@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sam3d_nb.errors import InputError, OutputError
-from sam3d_nb.events import OnEvent
+from sam3d_nb.events import OnEvent, WritingEvent, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
 from sam3d_nb.mesh.glb import encode_png
@@ -53,7 +53,7 @@ def reconstruct_to_folder(
     The folder is new and named after time, example and mask. With `overwrite` it is named after
     example and mask alone, and files in it are replaced. Gaussians, where the model makes any, go
     into a PLY file of their own. pictures: also write the photo with its mask and a contact sheet
-    of the result.
+    of the result. on_event: called with every event of the model, then with `WritingEvent`s.
 
     Raises InputError for an unknown format or mask, OutputError where nothing can be written;
     both before anything is reconstructed.
@@ -64,6 +64,7 @@ def reconstruct_to_folder(
     folder = result_folder(output_dir, name, overwrite=overwrite)
     try:
         result = model.reconstruct(example, index, seed=seed, on_event=on_event)
+        tell(on_event, WritingEvent())
         files = {
             kind: result.save(folder / f"{name}.{kind}", overwrite=overwrite) for kind in formats
         }
@@ -71,7 +72,9 @@ def reconstruct_to_folder(
             path = folder / f"{name}_gaussians.ply"
             files["gaussians"] = result.save_splats(path, overwrite=overwrite)
         if pictures:
+            tell(on_event, WritingEvent(0.5, "pictures"))
             files |= save_pictures(example, index, result, folder, overwrite=overwrite)
+        tell(on_event, WritingEvent(1.0))
     except BaseException:
         if not any(folder.iterdir()):
             folder.rmdir()

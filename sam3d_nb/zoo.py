@@ -43,7 +43,7 @@ def _tiny(device: str, memory: str) -> Model:
 
 
 def _tiny_missing() -> str:
-    from sam3d_nb.tiny.load import missing
+    from sam3d_nb.tiny.shipped import missing
 
     return missing()
 

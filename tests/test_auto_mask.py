@@ -274,10 +274,10 @@ def test_what_is_unticked_is_left_out(finder, tmp_path):
     finder.boxes.children[0].value = False
     assert finder.chosen == [1]
     assert finder.picture.value != before
-    assert list(finder.example.masks) == [0]
-    assert (finder.example.masks[0] == finder.segments[1].mask).all()
+    assert list(finder.example.masks) == [1], "the number that the picture shows"
+    assert (finder.example.masks[1] == finder.segments[1].mask).all()
     saved = finder.save(tmp_path / "mine")
-    assert (s3.load_example(saved).masks[0] == finder.masks[0]).all()
+    assert (s3.load_example(saved).masks[1] == finder.masks[0]).all()
     with pytest.raises(OutputError, match="holds an example"):
         finder.save(tmp_path / "mine")
 

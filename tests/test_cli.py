@@ -118,6 +118,25 @@ def test_gaussians_are_written_beside_the_mesh(
     assert (folder / "desk_lamp_14_gaussians.ply").read_bytes().startswith(b"ply")
 
 
+@pytest.mark.parametrize("mask", [14, -1])
+def test_a_log_tells_what_is_written(
+    photo: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mask: int,
+) -> None:
+    monkeypatch.setattr("sam3d_nb.progress.PATIENCE", 0)
+    arguments = ["inference", f"--image_path={photo}", f"--output_dir={output}"]
+    arguments += [f"--mask_index={mask}", "--model=silhouette", "--export_images=true"]
+    cli.main(arguments)
+    told = [
+        line.split(" s  ")[1] for line in capsys.readouterr().err.splitlines() if " s  " in line
+    ]
+    assert told[-2:] == ["writing files", "writing pictures"]
+    assert not told[-3].startswith("writing")
+
+
 def test_each_run_has_its_own_folder(
     photo: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sam3d_nb.tiny.load import FOLDER
-from sam3d_nb.tiny.model import NAME
+from sam3d_nb.tiny.shipped import FOLDER, NAME
 from sam3d_nb.weights.folder import MANIFEST, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -117,6 +117,19 @@ def test_another_object_by_shift_and_click(image: np.ndarray, given: dict[int, n
     assert list(picker.masks) == [0]
 
 
+def test_masks_are_taken_by_their_index_and_said_with_the_number_of_the_object(
+    image: np.ndarray, given: dict[int, np.ndarray]
+) -> None:
+    picker = MaskPicker(image, given, None)
+    picker.take(7)
+    assert np.array_equal(picker.masks[0], given[7])
+    assert picker._view["status"] == "object 0 is mask 7"
+    gesture(picker, "rename", number=0, name="plate")
+    assert gesture(picker, "take", candidate=1) == "object 0 is plate (mask 1)"
+    with pytest.raises(InputError, match="no mask 2 to choose; there are 0, 1, 7"):
+        picker.take(2)
+
+
 def test_an_example_brings_its_masks_and_names() -> None:
     example = s3.load_example("coffee")
     picker = MaskPicker(example, segmenter=None)
@@ -237,8 +250,8 @@ def test_suggestions_follow_the_given_masks(
 ) -> None:
     picker = MaskPicker(image, given, Disks())
     gesture(picker, "suggest")
-    assert [c["name"] for c in picker._choices][3:] == ["ball", "mask 4"]
-    picker.take(4)
+    assert [c["name"] for c in picker._choices][3:] == ["ball", "mask 9"]
+    picker.take(9)
     picker.suggest("chair")  # replaces the earlier ones, not what was taken of them
     assert [c["name"] for c in picker._choices][3:] == ["chair"]
     assert np.array_equal(picker.mask, disk(60, 40, 9))
@@ -447,7 +460,7 @@ def test_what_was_picked_is_an_example(
     picker.take(0)
     gesture(picker, "add")  # stays empty and is left out
     gesture(picker, "add")
-    picker.take(2)
+    picker.take(7)
     gesture(picker, "rename", number=2, name="Löffel")
     saved = picker.save(tmp_path / "mine")
     assert list(saved.masks) == [0, 2]
@@ -500,7 +513,7 @@ def test_the_save_button_asks_before_it_replaces(
     assert gesture(earlier, "save") == f"saved 1 object in {tmp_path}"
     assert gesture(earlier, "save") == f"saved 1 object in {tmp_path}"
     later = MaskPicker(image, given, None, folder=tmp_path)
-    later.take(2)
+    later.take(7)
     with pytest.raises(InputError, match="press Save again"):
         gesture(later, "save")
     assert np.array_equal(s3.load_example(tmp_path).mask(0), given[0])

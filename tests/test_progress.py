@@ -11,7 +11,7 @@ import pytest
 from tqdm import tqdm
 
 from sam3d_nb import progress
-from sam3d_nb.events import DepthEvent, DoneEvent, MeshEvent
+from sam3d_nb.events import DepthEvent, DoneEvent, MeshEvent, WritingEvent
 
 
 @pytest.fixture
@@ -60,6 +60,29 @@ def test_bar_goes_when_the_run_fails(screen: io.StringIO, monkeypatch: pytest.Mo
     assert not screen.getvalue().rsplit("\r", 1)[1].strip()
 
 
+def write(bar: progress.Progress) -> None:
+    for event in (DoneEvent(1.0), WritingEvent(), WritingEvent(0.5, "pictures")):
+        bar(event)
+
+
+def test_writing_is_drawn_and_goes_when_all_is_written(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    bar = progress.Progress()
+    run(bar)
+    write(bar)
+    assert screen.getvalue().rsplit("\r", 1)[1].startswith("writing pictures  50%")
+    bar(WritingEvent(1.0))
+    assert bar._bar is None
+    with bar:
+        run(bar)
+        first = bar._bar
+        write(bar)
+        assert bar._bar is first, "one clock for all"
+    assert bar._bar is None
+
+
 def test_invisible(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PATIENCE", 0)
     run(progress.Progress(visible=False))
@@ -75,6 +98,8 @@ def test_a_file_gets_a_line_a_stage(
     bar(MeshEvent(1.0))
     bar(DoneEvent(1.0))
     assert capsys.readouterr().err == "    0 s  depth\n    0 s  mesh\n"
+    write(bar)
+    assert capsys.readouterr().err == "    0 s  writing files\n    0 s  writing pictures\n"
     with progress.counting() as show:
         for done, name in enumerate(["chair", "chair", "lamp"]):
             show(done, 3, name)

@@ -51,6 +51,7 @@ from sam3d_nb.scene.keep import Keep
 from sam3d_nb.scene.runs import UNFINISHED
 from sam3d_nb.silhouette import Silhouette
 from sam3d_nb.splats import Gaussians, load_splats
+from sam3d_nb.view.masks import legend_width
 from sam3d_nb.weights.store import StandInStore
 
 H, W = 60, 80
@@ -682,7 +683,8 @@ def test_objects_and_pictures_on_request(folder: Path, cubes: Cubes) -> None:
     assert load_object(made / "objects" / "4_thing.glb").provenance.mask_index == 4
     preview = np.asarray(Image.open(made / "preview.png"))
     assert preview.shape[1] == 4 * 412 + 12
-    np.testing.assert_array_equal(preview[12 : 12 + H, 12 : 12 + W], example().image)
+    left = (preview.shape[1] - 2 * (W + 12) - legend_width(example().names)) // 2
+    np.testing.assert_array_equal(preview[12 : 12 + H, left : left + W], example().image)
     assert cli.main(arguments(folder, *more)) == 0  # replaces all of them
 
 

@@ -163,7 +163,7 @@ def test_sam3_thresholds_change_what_is_returned_without_asking_again(ready, pho
 @pytest.mark.parametrize(
     ("name", "prompt", "says"),
     [
-        ("sam2", Prompt(text="chair"), "knows no words"),
+        ("sam2", Prompt(text="chair"), "segmenter 'sam2' knows no words"),
         ("sam2", Prompt(), "empty"),
         ("sam3", Prompt(points=[(3, 3)]), "by words"),
         ("sam3", Prompt(box=(1, 1, 9, 9), text="chair"), "by words"),

@@ -18,8 +18,8 @@ from sam3d_nb.events import DepthEvent, Event
 from sam3d_nb.frames import project
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.request import resolve_request
-from sam3d_nb.tiny import load
-from sam3d_nb.tiny.model import NAME
+from sam3d_nb.tiny import load, shipped
+from sam3d_nb.tiny.shipped import NAME
 from sam3d_nb.weights.folder import MANIFEST, check_hashes, read_manifest
 from sam3d_nb.zoo import unload_model
 
@@ -55,14 +55,14 @@ def arrays(result: Object3D) -> dict[str, np.ndarray]:
 
 
 def test_the_weights_are_those_of_the_manifest() -> None:
-    manifest = read_manifest(load.FOLDER, NAME)
-    check_hashes(load.FOLDER, manifest)
-    present = {path.name for path in load.FOLDER.glob("*.safetensors")}
+    manifest = read_manifest(shipped.FOLDER, NAME)
+    check_hashes(shipped.FOLDER, manifest)
+    present = {path.name for path in shipped.FOLDER.glob("*.safetensors")}
     assert present == {name for name in manifest.files if name.endswith(".safetensors")}
 
 
 def test_the_weights_are_small_and_say_where_they_come_from() -> None:
-    sizes = {path.name: path.stat().st_size for path in load.FOLDER.iterdir()}
+    sizes = {path.name: path.stat().st_size for path in shipped.FOLDER.iterdir()}
     assert max(sizes.values()) < 16 * MB
     assert sum(sizes.values()) <= 48 * MB
     for text in ("ATTRIBUTION.md", "CARD.md"):
@@ -77,7 +77,7 @@ def test_it_is_the_default_where_the_official_weights_are_missing(
 ) -> None:
     monkeypatch.setenv("SAM3D_NB_WEIGHTS", str(tmp_path))
     assert s3.load_model(device="cpu").name == NAME
-    monkeypatch.setattr(load, "FOLDER", tmp_path)  # and where its own are, the baseline
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)  # and where its own are, the baseline
     assert s3.load_model(device="cpu").name == "silhouette"
 
 
@@ -95,8 +95,8 @@ def test_it_is_loaded_once_until_it_is_forgotten() -> None:
 @pytest.fixture
 def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nothing_loaded: None) -> Path:
     folder = tmp_path / "weights"
-    shutil.copytree(load.FOLDER, folder)
-    monkeypatch.setattr(load, "FOLDER", folder)
+    shutil.copytree(shipped.FOLDER, folder)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
     return folder
 
 

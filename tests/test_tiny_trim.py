@@ -10,6 +10,9 @@ from tiny_plain import matched_colors
 
 from sam3d_nb.engine.sums import sums
 from sam3d_nb.frames import FACING_CAMERA, Pose
+from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.finish import finish
+from sam3d_nb.mesh.topology import topology
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.tiny.crumbs import lowest, pieces, without_crumbs
 from sam3d_nb.tiny.match import matched
@@ -135,6 +138,17 @@ def test_a_narrow_gap_is_opened_through_the_whole_object(slit, device: str) -> N
     x, y = (in_camera(found) @ torch.from_numpy(CAMERA).T)[:, :2].T / in_camera(found)[:, 2]
     rim = edges[count == 1].flatten()
     assert ((x[rim] > 69) & (x[rim] < 73) & (y[rim] > 29) & (y[rim] < 91)).all()
+
+
+def test_finish_closes_a_gap_again(slit) -> None:
+    surface, mask, points = slit
+    found = pierced(surface, Sculptor(POSE, points, mask, CAMERA))
+    mesh = Mesh(found.vertices.numpy(), found.faces.numpy())
+    closed = finish(mesh, watertight=True)
+    assert topology(closed).watertight
+    vertices = torch.from_numpy(closed.vertices.copy())
+    lids = Surface(vertices, torch.from_numpy(closed.faces.copy()).long(), vertices.repeat(1, 2))
+    assert seen(lids).covered.numpy()[45:75, 70:72].mean() > 0.9
 
 
 def test_only_what_a_given_point_map_looks_through_is_opened(slit) -> None:

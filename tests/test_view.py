@@ -21,7 +21,7 @@ from sam3d_nb.scene import Scene
 from sam3d_nb.scene.scene import Failure
 from sam3d_nb.view import render as rendering
 from sam3d_nb.view.camera import Camera
-from sam3d_nb.view.masks import PALETTE, color_of, draw_masks, pole, show_masks
+from sam3d_nb.view.masks import PALETTE, PAPER, color_of, draw_masks, legend_width, pole, show_masks
 from sam3d_nb.view.render import AMBIENT, LIGHT, picture, render, render_photo_view
 from sam3d_nb.view.shading import sample_texture, shrink, to_srgb, with_normals
 from sam3d_nb.view.sheet import SIDES, contact_sheet, cutout, scene_title
@@ -482,9 +482,9 @@ def test_contact_sheet_of_a_scene_has_photo_masks_and_one_row(tmp_path: Path) ->
     sheet = contact_sheet(example, scene, size=100)
     assert sheet.width == len(SIDES) * 112 + 12
     pixels = np.asarray(sheet).astype(int)
-    np.testing.assert_array_equal(pixels[12:140, 12:140], example.image)
-    left = (sheet.width - 3 * 12) // 2 + 2 * 12
-    masked = pixels[12:140, left : left + 128]
+    left = (sheet.width - 2 * (128 + 12) - legend_width({0: example.names[0]})) // 2
+    np.testing.assert_array_equal(pixels[12:140, left : left + 128], example.image)
+    masked = pixels[12:140, left + 140 : left + 268]
     changed = (masked != example.image).any(-1)
     assert changed[example.mask(0)].mean() > 0.9
     assert not changed[example.mask(1)].any()
@@ -498,6 +498,22 @@ def test_contact_sheet_of_a_scene_has_photo_masks_and_one_row(tmp_path: Path) ->
     empty = replace(thing, mesh=Mesh(np.zeros((0, 3)), np.zeros((0, 3))))
     with pytest.raises(InputError, match="nothing to show"):
         contact_sheet(example, Scene((empty,)))
+
+
+@pytest.mark.parametrize("shape", [(200, 60), (200, 200), (60, 200)])
+def test_photo_and_masks_are_next_to_each_other_in_the_middle(shape: tuple[int, int]) -> None:
+    """Whatever the photo's shape; only where it leaves room are the names beside it."""
+    image = np.full((*shape, 3), 90, dtype=np.uint8)
+    mask = np.zeros(shape, dtype=bool)
+    mask[20:40, 20:40] = True
+    thing = ball_object(Pose(FACING_CAMERA, (0, 0, 1.5), (0.4, 0.4, 0.4)))
+    sheet = np.asarray(contact_sheet(Example(Path("cup"), image, {0: mask}), thing, size=100))
+    top = sheet[12 : 12 + round(shape[0] * min(1, 268 / max(shape)))]
+    used = (top != PAPER).any((0, 2)).nonzero()[0]
+    assert (np.diff(used) == 13).any(), "a gap of 12 pixels"
+    assert abs(used[0] - (sheet.shape[1] - 1 - used[-1])) < 40, "margins are alike"
+    beside = used[-1] - used[0] > 2 * shape[1] + 12
+    assert beside == (shape == (200, 60))
 
 
 def test_the_title_of_a_scene_says_what_was_made_and_what_was_guessed() -> None:

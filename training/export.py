@@ -10,8 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sam3d_nb.tiny.config import TINY
-from sam3d_nb.tiny.load import FOLDER
-from sam3d_nb.tiny.model import NAME
+from sam3d_nb.tiny.shipped import FOLDER, NAME
 from sam3d_nb.weights.converted import CONFIG, Converted, read_converted
 from sam3d_nb.weights.folder import MANIFEST, FileRecord, hash_file, write_manifest
 from sam3d_nb.weights.parts import PARTS

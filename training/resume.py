@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sam3d_nb.tiny.load import FOLDER
-from sam3d_nb.tiny.model import NAME
+from sam3d_nb.tiny.shipped import FOLDER, NAME
 from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.load import FileStore
 from sam3d_nb.weights.parts import PARTS

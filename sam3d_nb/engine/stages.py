@@ -47,7 +47,14 @@ from sam3d_nb.model.latent_flow import denormalize, sample_latent
 from sam3d_nb.model.layout import decode_layout
 from sam3d_nb.model.mesh_decoder import MeshDecoder
 from sam3d_nb.model.pointmap import PointMapOptions, estimate_pointmap
-from sam3d_nb.model.preprocess import Moments, flip_frame, image_inputs, mask_tensor, point_inputs
+from sam3d_nb.model.preprocess import (
+    Moments,
+    crop_box,
+    flip_frame,
+    image_inputs,
+    mask_tensor,
+    point_inputs,
+)
 from sam3d_nb.model.sampler import Latents, Step
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.model.structure_flow import sample_structure
@@ -148,13 +155,14 @@ class Stages:
         """Turn photo (3, H, W), mask and point map into the condition tokens of both stages."""
         yield ConditioningEvent()
         mask, config = mask_tensor(torch.tensor(request.mask)), self.config.preprocess
-        views = image_inputs(image, mask, config, cache)
+        box = crop_box(mask, config.box_factor)
+        views = image_inputs(image, mask, box, config, cache)
         with self.memory.hold("condition_stage1", "condition_stage2"):
             first = self.store.get("condition_stage1", self.device)
             second = self.store.get("condition_stage2", self.device)
             begin_condition([first, second], views, cache, self._features)
             points = cache.recall(flip_frame, depth.points, _network_frame)  # (3, H, W)
-            inputs = point_inputs(points, mask, config)
+            inputs = point_inputs(points, mask, box, config)
             tensors = views | inputs.tensors
             tokens = condition_tokens([first, second], tensors, cache, self._features)
         yield ConditioningEvent(1.0)

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 
-from sam3d_nb.errors import InputError
 from sam3d_nb.masks.graphcut import cut_object, frame_mask
 from sam3d_nb.masks.merging import MergeRule, Tree, merge
 from sam3d_nb.masks.proposals import background, describe, distinct, eligible, guess
@@ -50,14 +49,7 @@ class Embedded(Segmenter):
         guessed IoU with a whole object. Raises InputError for words and for an empty prompt.
         """
         check_photo(image)
-        asked = prompt.checked((image.shape[0], image.shape[1]))
-        if asked.text:
-            raise InputError(
-                f"the segmenter {self.name!r} knows no words, but was asked for {asked.text!r}; "
-                "give points, a box or a scribble, or use the segmenter 'sam3'"
-            )
-        if asked.is_empty:
-            raise InputError("the prompt is empty; give a point on the object, a box or a scribble")
+        asked = prompt.wordless((image.shape[0], image.shape[1]), self.name)
         known = self._knowledge(image)
         marked = known.marks(asked)
         box = asked.box

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,8 @@ class FoundExample(Example):
         """Return None: the meshes in the folder belong to the masks there."""
 
 
-def with_masks(example: Example, segments: list[Segment] | tuple[Segment, ...]) -> Example:
-    """Return the example with these masks instead of its own, numbered from 0.
+def with_masks(example: Example, segments: Mapping[int, Segment] | Sequence[Segment]) -> Example:
+    """Return the example with these masks instead of its own, by index or numbered from 0.
 
     True meshes that the example has belong to its own masks, so this one has none. Raises
     ReconstructionError where no mask is given.
@@ -144,10 +145,9 @@ def with_masks(example: Example, segments: list[Segment] | tuple[Segment, ...]) 
             f"no object was found on {example.name}; lower the threshold, try other words or "
             "another segmenter, or pick masks by hand"
         )
-    masks = {index: segment.mask for index, segment in enumerate(segments)}
-    objects = [
-        {"index": index, "name": _name(segment, index)} for index, segment in enumerate(segments)
-    ]
+    numbered = segments if isinstance(segments, Mapping) else dict(enumerate(segments))
+    masks = {index: segment.mask for index, segment in numbered.items()}
+    objects = [{"index": index, "name": _name(one, index)} for index, one in numbered.items()]
     same = {one.name: getattr(example, one.name) for one in fields(Example)}
     info = example.info | {"objects": objects}
     return FoundExample(**(same | {"masks": masks, "info": info}))

@@ -113,8 +113,11 @@ class MaskFinder(widgets.VBox):
 
     @property
     def example(self) -> Example:
-        """The photo with the ticked masks; raises ReconstructionError where none is ticked."""
-        return with_masks(self.source, [self.segments[number] for number in self.chosen])
+        """The photo with the ticked masks; raises ReconstructionError where none is ticked.
+
+        Their indices are the numbers in the picture.
+        """
+        return with_masks(self.source, {number: self.segments[number] for number in self.chosen})
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the photo and the ticked masks as an example folder; raises OutputError."""

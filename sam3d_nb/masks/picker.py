@@ -101,7 +101,11 @@ class MaskPicker(anywidget.AnyWidget):
 
     @property
     def masks(self) -> dict[int, np.ndarray]:
-        """Masks (H, W) bool of all objects that are not empty, by number."""
+        """Masks (H, W) bool of all objects that are not empty, by number.
+
+        Numbers count what was picked, from 0: they are those that the picker shows and that `save`
+        gives to the files, not the indices of masks to choose among.
+        """
         picked = {i: t for i, t in enumerate(self.session.targets) if t.pixels}
         return {i: self.session.mask(target).copy() for i, target in picked.items()}
 
@@ -112,8 +116,16 @@ class MaskPicker(anywidget.AnyWidget):
         return {i: self.session.name(i) for i, target in enumerate(targets) if target.pixels}
 
     def take(self, index: int, new: bool = False) -> None:
-        """Take mask `index` of those to choose among, as a click does; new: as another object."""
-        self.refresh(self.session.take(index, new))
+        """Take mask `index` of those to choose among, as a click does; new: as another object.
+
+        index: as in the example or the mapping that the masks came from. Masks that are suggested
+        count on from the largest of these. Raises InputError where there is none.
+        """
+        places = {c.index: place for place, c in enumerate(self.session.candidates)}
+        if index not in places:
+            there = ", ".join(map(str, places)) or "none"
+            raise InputError(f"there is no mask {index} to choose; there are {there}")
+        self.refresh(self.session.take(places[index], new))
 
     def suggest(self, text: str = "") -> None:
         """Let the segmenter find masks to choose among, of all objects or of what `text` says.

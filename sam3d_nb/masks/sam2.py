@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sam3d_nb.errors import InputError
 from sam3d_nb.masks.sam import enlarged, pixel_values, read_network
 from sam3d_nb.masks.sam_weights import weights_place
 from sam3d_nb.masks.segmenter import Prompt, Segment, Segmenter, check_photo
@@ -57,14 +56,7 @@ class Sam2(Segmenter):
         Scores are the predicted IoU. Raises InputError for words and for an empty prompt.
         """
         check_photo(image)
-        asked = prompt.checked((image.shape[0], image.shape[1]))
-        if asked.text:
-            raise InputError(
-                f"SAM 2 knows no words, but was asked for {asked.text!r}; give points or a box, or "
-                "use the segmenter 'sam3'"
-            )
-        if asked.is_empty:
-            raise InputError("the prompt is empty; give a point on the object, a box or a scribble")
+        asked = prompt.wordless((image.shape[0], image.shape[1]), self.name)
         points, labels = asked.points, asked.labels
         if asked.scribble is not None:
             drawn = _points_on(asked.scribble)

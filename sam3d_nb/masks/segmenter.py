@@ -59,6 +59,21 @@ class Prompt:
         text = (self.text or "").strip() or None
         return Prompt(points, given.astype(bool), box, text, scribble)
 
+    def wordless(self, shape: tuple[int, int], segmenter: str) -> Prompt:
+        """Return this prompt as `checked` does, for a segmenter of that name that knows no words.
+
+        Raises InputError for words and for an empty prompt, too.
+        """
+        asked = self.checked(shape)
+        if asked.text:
+            raise InputError(
+                f"the segmenter {segmenter!r} knows no words, but was asked for {asked.text!r}; "
+                "give points, a box or a scribble, or use the segmenter 'sam3'"
+            )
+        if asked.is_empty:
+            raise InputError("the prompt is empty; give a point on the object, a box or a scribble")
+        return asked
+
     @property
     def is_empty(self) -> bool:
         """Whether a checked prompt says nothing about where or what the object is."""

@@ -85,7 +85,7 @@ class Session:
         return self._decoded[1]
 
     def take(self, candidate: int, new: bool = False) -> str:
-        """Make a candidate the mask of the active object, or of a new one.
+        """Make a candidate, by its place among them, the mask of the active object or of a new one.
 
         A candidate that another object has, unchanged, makes that object active instead.
         """
@@ -103,7 +103,7 @@ class Session:
         else:
             name = chosen.name if self._has_borrowed_name() else self.target.name
             self._replace(Target(chosen.runs, name, chosen))
-        return self._said("taken")
+        return self._taken(chosen)
 
     def point(self, x: float, y: float, positive: bool = True) -> str:
         """Add a point on the object, or one beside it, and find the mask anew."""
@@ -198,7 +198,8 @@ class Session:
             found = segmenter.everything(self.image, self.pointmap)
         if not found:
             raise InputError("no object was found in the photo; use points, a box or the brush")
-        suggested = read_candidates(found, self.shape, first=self.given)
+        given = [candidate.index for candidate in self.candidates[: self.given]]
+        suggested = read_candidates(found, self.shape, first=1 + max(given, default=-1))
         self.candidates = (*self.candidates[: self.given], *suggested)
         return f"{len(suggested)} mask{'s' * (len(suggested) > 1)} found to choose among"
 
@@ -273,6 +274,12 @@ class Session:
     def _check(self, number: int) -> None:
         if not _is_index(number, len(self.targets)):
             raise InputError(f"there is no object {number}; there are {len(self.targets)}")
+
+    def _taken(self, chosen: Candidate) -> str:
+        """Say which mask the active object is now: objects have numbers of their own."""
+        name, mask = self.name(self.active), f"mask {chosen.index}"
+        which = "" if name == mask else f" ({mask})"
+        return f"object {self.active} is {name}{which}"
 
     def _said(self, what: str) -> str:
         return f"{self.name(self.active)}: {what}"

@@ -24,8 +24,13 @@ UNNAMED = Segment.name
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A mask that can be chosen. runs: of the full size. score: 0 to 1, 1 for given ones."""
+    """A mask that can be chosen.
 
+    index: what its mask is called by, as in an example. runs: of the full size. score: 0 to 1, 1
+    for given ones.
+    """
+
+    index: int
     name: str
     runs: np.ndarray
     score: float = 1.0
@@ -75,7 +80,8 @@ def read_candidates(
 ) -> list[Candidate]:
     """Return candidates of masks (H, W), or of segments with a mask, a score and a name.
 
-    Those without a name are called `mask N`, counted from `first` where they have no index.
+    Their indices are those of the mapping, or count from `first`; those without a name are called
+    `mask N` by it.
     Raises InputError where one is no mask or has another size than the photo's `shape` (H, W).
     """
     if isinstance(masks, np.ndarray) and masks.ndim == 2:
@@ -91,7 +97,7 @@ def _candidate(
     name = names.get(index, f"mask {index}") if name in ("", UNNAMED) else name
     score = float(getattr(item, "score", 1.0))
     mask = as_mask(getattr(item, "mask", item), shape, f"mask {index}")
-    return Candidate(str(name), encode_runs(mask), score)
+    return Candidate(index, str(name), encode_runs(mask), score)
 
 
 def as_mask(values: Any, shape: tuple[int, int], label: str) -> np.ndarray:

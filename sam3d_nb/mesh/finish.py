@@ -29,11 +29,13 @@ def finish(
 
     fill_holes: a lid on every hole. watertight: closed surfaces that face outward, see
     `make_watertight`, without crumbs: a part of less than 0.1 % of the largest part's volume goes,
-    unless its box has a tenth of the mesh's longest side, as a thin leg has. triangles: at most so
-    many, see `simplify`. texture: pixels a side of a texture baked from the colors of the full
-    mesh, so that simplification costs no color detail; the result has no vertex colors, and its
-    vertices are doubled along seams. gaussians: in the frame of the mesh; their colors are baked
-    in place of the mesh's own. charts: see `unwrap`.
+    unless its box has a tenth of the mesh's longest side, as a thin leg has. Both put lids on what
+    is open on purpose, too: narrow gaps that `tiny` opened where the photo looks through the
+    object, as between slats, are closed again. triangles: at most so many, see `simplify`.
+    texture: pixels a side of a texture baked from the colors of the full mesh, so that
+    simplification costs no color detail; the result has no vertex colors, and its vertices are
+    doubled along seams. gaussians: in the frame of the mesh; their colors are baked in place of the
+    mesh's own. charts: see `unwrap`.
 
     A textured mesh stays textured: if its triangles change and `texture` is not given, its
     texture is baked anew at its size.

@@ -200,22 +200,26 @@ def prepare_inputs(
     Raises `InputError` for shapes that disagree, an empty mask, a mask below 3 px.
     """
     _check_shapes(image, mask, pointmap)
-    tensors = image_inputs(image, mask, config, cache)
+    box = crop_box(mask, config.box_factor)
+    tensors = image_inputs(image, mask, box, config, cache)
     if pointmap is None:
         return ConditionInputs(tensors, Moments(mask.new_ones(3), mask.new_zeros(3)))
-    points = point_inputs(pointmap, mask, config)
+    points = point_inputs(pointmap, mask, box, config)
     return replace(points, tensors=tensors | points.tensors)
 
 
 def image_inputs(
     image: Tensor,  # (3, H, W)
     mask: Tensor,  # (1, H, W)
+    box: Box,  # the mask's `crop_box`
     config: PreprocessConfig,
     cache: SceneCache | None = None,
 ) -> dict[str, Tensor]:
-    """Return what `prepare_inputs` makes of photo and mask alone; errors as there."""
+    """Return what `prepare_inputs` makes of photo and mask alone.
+
+    Raises `InputError` for shapes that disagree.
+    """
     _check_shapes(image, mask, None)
-    box = crop_box(mask, config.box_factor)
     square = (config.size, config.size)
     return {
         "image": full_image(crop(image, box), config),
@@ -228,13 +232,13 @@ def image_inputs(
 def point_inputs(
     pointmap: Tensor,  # (3, H, W)
     mask: Tensor,  # (1, H, W)
+    box: Box,  # the mask's `crop_box`
     config: PreprocessConfig,
 ) -> ConditionInputs:
     """Return what `prepare_inputs` makes of the point map, its own inputs alone.
 
-    Raises `InputError` for an empty mask and one below 3 px; sizes are the caller's to check.
+    Raises `InputError` as `pointmap_moments`; sizes are the caller's to check.
     """
-    box = crop_box(mask, config.box_factor)
     square = (config.size, config.size)
     moments = pointmap_moments(pointmap, mask, config.unit)
     # Padding is 0 in network units, which is the shift. Sampling first leaves less to normalize.

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import Event, OnEvent
+from sam3d_nb.events import Event, OnEvent, tell
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
 from sam3d_nb.profiling.record import Run
@@ -62,8 +62,7 @@ def measure_run(
 
         def note(event: Event) -> None:
             timer(event)
-            if on_event is not None:
-                on_event(event)
+            tell(on_event, event)
 
         loaded = perf_counter()
         made = work(model, note)

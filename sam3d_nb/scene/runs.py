@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sam3d_nb.errors import InputError
-from sam3d_nb.events import Event, ObjectDoneEvent, OnEvent
+from sam3d_nb.events import Event, ObjectDoneEvent, OnEvent, WritingEvent, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
 from sam3d_nb.mesh.glb import encode_png
@@ -57,7 +57,8 @@ def scene_to_folder(
     model makes any. It is new and named after time and example; with `overwrite` it is named after
     the example alone, and files in it are replaced. realign: see `Scene.realigned`. pictures: also
     the photo with its masks and the contact sheet of the scene. save_all_objects: also each object
-    on its own, in the object frame, in the folder `objects`.
+    on its own, in the object frame, in the folder `objects`. on_event: called with every event of
+    the model, then with `WritingEvent`s.
 
     Finished objects are kept in `output_dir` until the scene is complete without failures, so that
     a run that was stopped goes on from there when it is started again. A KeyboardInterrupt says so.
@@ -79,11 +80,14 @@ def scene_to_folder(
         )
         folder = result_folder(output_dir, name, overwrite=overwrite)
         made = [folder / "objects", folder]
+        tell(on_event, WritingEvent())
         files = _save(scene, folder, formats, overwrite)
         if save_all_objects:
             files |= save_objects(scene, folder / "objects", formats, overwrite=overwrite)
         if pictures:
+            tell(on_event, WritingEvent(0.5, "pictures"))
             files |= save_pictures(example, scene, folder, overwrite=overwrite)
+        tell(on_event, WritingEvent(1.0))
         if not scene.failures:
             keep.clear()
     except KeyboardInterrupt as stop:
@@ -107,8 +111,7 @@ class _Count:
         if isinstance(event, ObjectDoneEvent):
             self.done += 1
             self.resumed += event.resumed
-        if self._on_event is not None:
-            self._on_event(event)
+        tell(self._on_event, event)
 
 
 def _save(scene: Scene, folder: Path, formats: tuple[str, ...], overwrite: bool) -> dict[str, Path]:

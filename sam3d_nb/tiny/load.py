@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from sam3d_nb.devices import choose_device
 from sam3d_nb.errors import WeightsError
-from sam3d_nb.tiny.model import NAME, Tiny
+from sam3d_nb.tiny import shipped
+from sam3d_nb.tiny.model import Tiny
 from sam3d_nb.weights.converted import read_converted
-from sam3d_nb.weights.folder import MANIFEST
 from sam3d_nb.weights.load import FileStore
 
-FOLDER = Path(__file__).parent / "weights"
-"""The weights, their model card and the attribution of what they were trained on."""
-
-ADVICE = "install sam3d_nb from its repository or wheel again"
-"""What to do where weights are missing or damaged."""
-
 _latest: list[Tiny] = []
-
-
-def missing() -> str:
-    """Return what to do where the package came without the weights; empty where they are there."""
-    if (FOLDER / MANIFEST).is_file():
-        return ""  # a file that the manifest names and is not there is damage, which loading tells
-    return f"{ADVICE}: the weights of tiny are not in it"
 
 
 def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
@@ -41,12 +26,14 @@ def load_tiny(device: str = "auto", memory: str = "auto") -> Tiny:
         if model.device == target and model.memory.plan == plan:
             return model
     try:
-        converted, manifest = read_converted(FOLDER, NAME)
+        converted, manifest = read_converted(shipped.FOLDER, shipped.NAME)
     except WeightsError as error:
-        raise WeightsError(f"{error}; {ADVICE}") from error
+        raise WeightsError(f"{error}; {shipped.ADVICE}") from error
     # half precision is slower on a CPU
     dtype = torch.float32 if target.type == "cpu" else None
-    store = FileStore(FOLDER, converted, manifest, dtype=dtype, device=target, advice=ADVICE)
+    store = FileStore(
+        shipped.FOLDER, converted, manifest, dtype=dtype, device=target, advice=shipped.ADVICE
+    )
     model = Tiny(store, target.type, plan)
     _latest[:] = [model]
     return model

@@ -32,9 +32,8 @@ from sam3d_nb.tiny.observe import observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.pierce import pierced
 from sam3d_nb.tiny.sculpt import Sculptor
+from sam3d_nb.tiny.shipped import NAME
 from sam3d_nb.tiny.trim import trimmed
-
-NAME = "tiny"
 
 
 class Tiny(Sam3dObjects):

@@ -23,6 +23,7 @@ PALETTE = (
 """Colors that people with color-blindness can tell apart (Okabe and Ito 2008), used in turn."""
 OPACITY = 0.45
 DARK, PAPER = (24, 24, 24), (255, 255, 255)
+LEGEND_FONT, LEGEND_PAD, LEGEND_SWATCH = 15, 12, 40
 
 
 def show_masks(example: Example, *, size: int = 900) -> Image.Image:
@@ -36,10 +37,10 @@ def show_masks(example: Example, *, size: int = 900) -> Image.Image:
     photo = draw_masks(example.image, example.masks, size=size)
     if not example.masks:
         return photo
-    legend = _legend(example.names, photo.width)
-    page = Image.new("RGB", (photo.width, photo.height + legend.height), PAPER)
+    names = draw_legend(example.names, photo.width)
+    page = Image.new("RGB", (photo.width, photo.height + names.height), PAPER)
     page.paste(photo, (0, 0))
-    page.paste(legend, (0, photo.height))
+    page.paste(names, (0, photo.height))
     return page
 
 
@@ -140,12 +141,18 @@ def _number(
     return half_width, half_height
 
 
-def _legend(names: Mapping[int, str], width: int) -> Image.Image:
-    """Return number, color and name of every mask, in as many columns as fit `width`."""
-    font = typeface(15)
-    pad, height, swatch = 12, 30, 40
-    widest = max(font.getlength(name) for name in names.values())
-    cell = min(width, round(widest) + 4 * pad + swatch)
+def legend_width(names: Mapping[int, str]) -> int:
+    """Return the width in pixels that a legend of one column needs; 0 without names."""
+    font = typeface(LEGEND_FONT)
+    widest = max((round(font.getlength(name)) for name in names.values()), default=0)
+    return widest + 4 * LEGEND_PAD + LEGEND_SWATCH if names else 0
+
+
+def draw_legend(names: Mapping[int, str], width: int) -> Image.Image:
+    """Return number, color and name of every mask, in as many columns as fit `width` pixels."""
+    font = typeface(LEGEND_FONT)
+    pad, height, swatch = LEGEND_PAD, 30, LEGEND_SWATCH
+    cell = min(width, legend_width(names))
     columns = max(1, width // cell)
     rows = -(-len(names) // columns)
     page = Image.new("RGB", (width, rows * height + pad), PAPER)

@@ -13,7 +13,15 @@ from sam3d_nb.examples import Example
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.scene import Scene
-from sam3d_nb.view.masks import DARK, PAPER, show_masks, typeface
+from sam3d_nb.view.masks import (
+    DARK,
+    PAPER,
+    draw_legend,
+    draw_masks,
+    legend_width,
+    show_masks,
+    typeface,
+)
 from sam3d_nb.view.render import LIGHT, render
 from sam3d_nb.view.world import Frame, Item, ball, photo_direction, upright
 
@@ -63,14 +71,22 @@ def _page(example: Example, rows: list[Image.Image]) -> Image.Image:
 
 
 def _overview(example: Example, width: int) -> Image.Image:
-    """Return the photo and, beside it, the photo with its masks."""
-    half = (width - 3 * GAP) // 2
-    masks = show_masks(example, size=half)
+    """Return the photo, the photo with its masks, and the names below it or, if narrow, beside."""
+    width -= 2 * GAP
+    half = (width - GAP) // 2
     photo = Image.fromarray(example.image)
     photo.thumbnail((half, half), Image.Resampling.LANCZOS)
-    page = Image.new("RGB", (width - 2 * GAP, max(photo.height, masks.height)), PAPER)
-    page.paste(photo, (0, 0))
-    page.paste(masks, (half + GAP, 0))
+    names = legend_width(example.names)
+    if 0 < names <= width - 2 * (photo.width + GAP):
+        masks = draw_masks(example.image, example.masks, size=half)
+        pictures = [photo, masks, draw_legend(example.names, names)]
+    else:
+        pictures = [photo, show_masks(example, size=half)]
+    page = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
+    left = (width - sum(picture.width + GAP for picture in pictures) + GAP) // 2
+    for picture in pictures:
+        page.paste(picture, (left, 0))
+        left += picture.width + GAP
     return page
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam3d_nb.errors import InputError, WeightsError
+from sam3d_nb.tiny.shipped import NAME as TINY
 from sam3d_nb.weights.folder import FOLDER_VARIABLE, SAM3D
 from sam3d_nb.weights.status import REPOSITORIES
 
@@ -39,7 +40,9 @@ def add_weights_command(subparsers: Any, parents: Sequence[argparse.ArgumentPars
         )
         return command
 
-    status = add("status", _status, f"show which weights are ready; exit code 5 without {SAM3D}")
+    status = add("status", _status, "show which weights are ready, and how to get the others")
+    text = "which alone; exit code 5 where it is not ready (default: all, exit code 0)"
+    status.add_argument("--model", choices=(TINY, *MODELS), help=text)
     status.add_argument("--online", action="store_true", help="ask the hub for access as well")
 
     download = add("download", _download, "download and convert; run again to resume")
@@ -77,9 +80,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from sam3d_nb.weights.status import weights_status
+    from sam3d_nb.weights.status import model_status, weights_status
 
-    states = weights_status(options.folder)
+    if options.model:
+        states = [model_status(options.model, options.folder)]
+    else:
+        states = [model_status(TINY), *weights_status(options.folder)]
     for state in states:
         print(f"{state.name}: {'ready' if state.ready else 'not ready'}, {state.found}")
         if state.advice:
@@ -88,14 +94,14 @@ def _status(options: argparse.Namespace) -> int:
         from sam3d_nb.weights.hub import AccessError, Hub
 
         hub = Hub()
-        for repository in (r for state in states for r in REPOSITORIES[state.name]):
+        for repository in (r for state in states for r in REPOSITORIES.get(state.name, ())):
             try:
                 hub.check_access(repository)
                 print(f"{repository}: access granted")
             except AccessError as error:
                 print(error)
-    ready = next(state.ready for state in states if state.name == SAM3D)
-    return 0 if ready else WeightsError.exit_code
+    asked_and_missing = options.model and not states[0].ready
+    return WeightsError.exit_code if asked_and_missing else 0
 
 
 def _download(options: argparse.Namespace) -> None:

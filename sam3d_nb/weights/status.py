@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam3d_nb.errors import WeightsError
+from sam3d_nb.tiny import shipped
 from sam3d_nb.weights.folder import (
     DOWNLOADS,
     SAM3,
@@ -43,10 +44,11 @@ class ModelStatus:
 
 
 def weights_status(folder: str | Path | None = None) -> list[ModelStatus]:
-    """Return the state of both gated models, and of each open one of which something is there.
+    """Return the state of what the folder of weights may hold.
 
-    Takes milliseconds, uses no network, loads no torch and raises nothing about the weights. Sizes
-    are checked, hashes are not.
+    Those are both gated models, and each open one of which something is there. Takes milliseconds,
+    uses no network, loads no torch and raises nothing about the weights. Sizes are checked, hashes
+    are not.
     """
     root = weights_folder(folder)
     names = [name for name in REPOSITORIES if name in GATED or _is_there(root, name)]
@@ -59,7 +61,9 @@ def _is_there(root: Path, name: str) -> bool:
 
 
 def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
-    """Return the state of the model `name`, one of `REPOSITORIES`."""
+    """Return the state of the model `name`, one of `REPOSITORIES` or `tiny`."""
+    if name == shipped.NAME:
+        return _shipped_status()
     root = weights_folder(folder)
     place = root / name
     get = download_command(name, folder)
@@ -81,6 +85,17 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
     page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
     terms = f"accept the terms at {page}, then " if name in GATED else ""
     return state(False, "no weights", f"{terms}run: {get}")
+
+
+def _shipped_status() -> ModelStatus:
+    """Return the state of the model that comes with the package."""
+    name, place = shipped.NAME, shipped.FOLDER
+    try:
+        check_files(place, read_manifest(place, name))
+    except WeightsError as error:
+        return ModelStatus(name, False, f"damaged: {error}", shipped.ADVICE, place)
+    found = "comes with the package, nothing to download"
+    return ModelStatus(name, True, found, "", place)
 
 
 def renewal(name: str, folder: str | Path | None = None) -> str:

@@ -61,7 +61,7 @@ def test_click_brush_undo_save(open_notebook: Open, screenshot: Keep) -> None:
     changed = np.abs(picker.pixels() - before).max(-1) > 8
     assert 0.5 * truth.mean() < changed.mean() < 2 * truth.mean(), "what a click takes is lit up"
     picker.click(*place)
-    expect(picker.status).to_have_text("armchair: taken")
+    expect(picker.status).to_have_text("object 0 is armchair (mask 1)")
     screenshot("selected")
     assert iou(picker.saved("one").mask(0), truth) == 1
 
@@ -197,7 +197,7 @@ def test_without_a_mouse(open_notebook: Open, screenshot: Keep) -> None:
     spoken = picker.root.locator("[aria-live=assertive]")
     expect(spoken).to_have_text("290, 200: mask 2")
     picker.ask("Enter")
-    expect(picker.status).to_have_text("mask 2: taken")
+    expect(picker.status).to_have_text("object 0 is mask 2")
     picker.press("r", "Enter", *["ArrowDown"] * 5, *["ArrowRight"] * 6)
     screenshot("keyboard-box")
     picker.ask("Enter")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.model import preprocess
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import PreprocessConfig
 from sam3d_nb.model.preprocess import (
@@ -317,6 +318,18 @@ def test_cache_keeps_the_full_view_for_the_next_mask():
     assert torch.equal(views[0], full_image(image, SIZE_70))
     other = prepare_inputs(image + 0.1, masks[0], None, SIZE_70, cache).tensors["rgb_image"]
     assert not torch.equal(other, views[0])
+
+
+def test_the_crop_of_a_mask_is_worked_out_once(monkeypatch):
+    boxes = []
+
+    def counted(mask, factor):
+        boxes.append(crop_box(mask, factor))
+        return boxes[-1]
+
+    monkeypatch.setattr(preprocess, "crop_box", counted)
+    prepare_inputs(*GOOD, SIZE_70)
+    assert len(boxes) == 1
 
 
 def test_crop_outside_of_the_image_is_all_fill():

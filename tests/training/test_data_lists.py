@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam3d_nb.tiny.load import FOLDER
+from sam3d_nb.tiny.shipped import FOLDER
 from training.data.furniture import (
     ATTRIBUTION,
     CATALOGS,

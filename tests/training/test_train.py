@@ -14,7 +14,8 @@ from sam3d_nb.examples import Example
 from sam3d_nb.model.structure_decoder import decode_structure
 from sam3d_nb.tiny.config import TINY
 from sam3d_nb.tiny.load import load_tiny
-from sam3d_nb.tiny.model import NAME, Tiny
+from sam3d_nb.tiny.model import Tiny
+from sam3d_nb.tiny.shipped import NAME
 from sam3d_nb.weights.converted import read_converted
 from sam3d_nb.weights.folder import MANIFEST
 from sam3d_nb.weights.load import FileStore
@@ -24,6 +25,7 @@ from training.export import export
 from training.loop import WARM, Schedule, _Steps, train
 from training.networks import Average, StructureEncoder, build, load, save, share_vision
 from training.resume import ENCODER_FILE, unpack
+from training.samples import Samples
 from training.train import Trainer, file_of
 
 
@@ -221,6 +223,47 @@ def test_a_latent_has_deviation_1_also_where_training_was_interrupted(tmp_path, 
     assert float(latent.std()) == pytest.approx(1.0, abs=0.01)
     assert abs(float(kept.std()) - 1) > 0.1, "what trains on keeps its scale"
     torch.testing.assert_close(decoded, wanted, atol=0.02, rtol=0.02)
+
+
+def trainer_of(usable, monkeypatch, tmp_path) -> Trainer:
+    """Return a trainer whose depth network sees the samples that are marked `usable`."""
+    found = Namespace(usable=torch.tensor(usable))
+    monkeypatch.setattr("training.train.estimate", lambda network, pool, views: found)
+    options = Namespace(out=tmp_path, init=None, device="cpu", batch=1, rate=1.0, estimated=0.5)
+    trainer = Trainer(options)
+    monkeypatch.setattr(trainer, "network", lambda name: nn.Linear(1, 1))
+    trainer.samples = Samples(None, None, Noise(len(usable)), None)
+    return trainer
+
+
+def test_a_depth_network_that_sees_little_stops_a_stage_that_needs_it(monkeypatch, tmp_path):
+    trainer = trainer_of([True, False, False, False], monkeypatch, tmp_path)
+    assert trainer.estimate(trainer.samples, 0.5) == 0.25
+    assert trainer.samples.share == 0.5
+    trainer.samples.estimates = None
+    with pytest.raises(ValueError, match="sees 25% of the objects"):
+        trainer.run("flow", 1.0)
+
+
+@pytest.mark.parametrize("usable", [[True, False, False, False], [True, True, False, False]])
+def test_the_check_leaves_out_point_maps_that_are_not_usable(usable, monkeypatch, tmp_path, capsys):
+    trainer = trainer_of(usable, monkeypatch, tmp_path)
+    vars(trainer.options).update(held_out=1, grid=8, check=4, seed=0)
+    monkeypatch.setattr("training.train.procedural", lambda *what, **more: None)
+    monkeypatch.setattr(trainer, "rendered", lambda *what: trainer.samples)
+    monkeypatch.setattr("training.train.check_depth", lambda network, samples: "depth")
+    measured = []
+
+    def structure(*networks, estimated):
+        measured.append(estimated)
+        return []
+
+    monkeypatch.setattr("training.train.check_structure", structure)
+    trainer.check()
+    enough = sum(usable) >= 2
+    assert measured == [False, True][: 1 + enough]
+    assert ("25% of the objects, too few" in capsys.readouterr().out) != enough
+    assert "depth" in trainer.log
 
 
 def test_a_folder_without_a_stage_is_no_model(trained, tmp_path):

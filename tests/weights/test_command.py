@@ -13,6 +13,7 @@ from layout import settings
 from test_download import REPO
 
 from sam3d_nb.cli import main
+from sam3d_nb.tiny import shipped
 from sam3d_nb.weights.folder import SAM3D
 from sam3d_nb.weights.hub import Hub
 from sam3d_nb.weights.status import model_status
@@ -34,21 +35,39 @@ def run(*arguments: object) -> int:
 
 
 def test_from_nothing_to_nothing(online, root, capsys):
-    assert run("status", "--folder", root) == 5
+    assert run("status", "--model", SAM3D, "--folder", root) == 5
     assert "sam-3d-objects: not ready, no weights" in capsys.readouterr().out
     assert run("download", "--folder", root) == 0
     out = capsys.readouterr().out
     assert "are free in" in out
     assert f"{SAM3D} is ready" in out
-    assert run("status", "--folder", root) == 0
+    assert run("status", "--model", SAM3D, "--folder", root) == 0
     assert f"{SAM3D}: ready, official weights, {REPO}@0123456789ab" in capsys.readouterr().out
     assert run("verify", "--folder", root) == 0
     assert "all files as recorded" in capsys.readouterr().out
     assert run("remove", "--model", SAM3D, "--folder", root) == 0
     assert "MB freed" in capsys.readouterr().out
-    assert run("status", "--folder", root) == 5
+    assert run("status", "--model", SAM3D, "--folder", root) == 5
     assert run("verify", "--folder", root) == 5
     assert "sam3d-nb weights download" in capsys.readouterr().err
+
+
+def test_status_without_an_account(root, capsys):
+    assert run("status", "--folder", root) == 0
+    tiny, official, advice = capsys.readouterr().out.splitlines()[:3]
+    assert tiny == "tiny: ready, comes with the package, nothing to download"
+    assert official == f"{SAM3D}: not ready, no weights"
+    assert advice.startswith("  -> accept the terms at")
+    assert run("status", "--online", "--model", "tiny") == 0
+    assert capsys.readouterr().out == f"{tiny}\n"
+
+
+def test_status_of_a_package_without_its_weights(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    assert run("status", "--folder", root) == 0
+    assert capsys.readouterr().out.startswith("tiny: not ready, damaged: cannot read ")
+    assert run("status", "--model", "tiny") == 5
+    assert f"-> {shipped.ADVICE}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -66,7 +85,7 @@ def test_gates(online, root, capsys, gate, text):
     assert text in error
     assert error.count("\n") == 1, "one line"
     assert GOOD_TOKEN not in error
-    assert run("status", "--online", "--folder", root) == 5
+    assert run("status", "--online", "--folder", root) == 0
     out = capsys.readouterr().out
     assert text in out
     assert "Ruicheng/moge-vitl: access granted" in out

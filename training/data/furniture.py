@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sam3d_nb.mesh.color import to_srgb
 from training.data.simplify import simplified, surface
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,8 +93,7 @@ def _materials(library, path: str, names: list[str]):
 
 def _colors(library, materials, material, uv, corners, face, weights) -> np.ndarray:
     """Return sRGB (S, 3) in [0, 1] of surface samples, textures looked up."""
-    base = np.array([m.color for m in materials])
-    base = np.where(base <= 0.0031308, base * 12.92, 1.055 * base ** (1 / 2.4) - 0.055)
+    base = to_srgb(np.array([m.color for m in materials]))
     which = material[face]
     colors = base[which]
     uv = np.concatenate([uv, np.zeros((1, 2))])
