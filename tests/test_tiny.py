@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from tiny_plain import observed, painted_colors, sculpted_distances
+from tiny_plain import carried_on, observed, painted_colors, sculpted_distances
 
 from sam3d_nb.frames import FACING_CAMERA, Pose, project
 from sam3d_nb.mesh import Mesh
@@ -16,6 +16,7 @@ from sam3d_nb.tiny.config import TINY
 from sam3d_nb.tiny.observe import SURE, observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
+from sam3d_nb.tiny.spread import spread
 from sam3d_nb.weights.config import check_consistent, from_json, to_json
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -295,7 +296,7 @@ def test_seen_surface_has_the_photo_s_colors(painted):
 def test_hidden_surface_gets_colors_that_go_with_what_is_seen(painted):
     mesh, after, splats, _ = painted
     depth = POSE.apply(mesh.vertices)[:, 2]
-    hidden, near = depth > DISTANCE + 0.1, depth < DISTANCE - 0.35
+    hidden, near = depth > DISTANCE + 0.4, depth < DISTANCE - 0.35
     assert np.ptp(after.colors[hidden], axis=0).max() < 1e-6  # one grey before, one color after
     red, green, blue = after.colors[hidden][0]
     assert green > 0.9
@@ -334,6 +335,27 @@ def test_a_wire_without_inner_pixels_keeps_its_color():
     after, _ = paint(mesh, None, POSE, image, mask, CAMERA)
     middle = after.colors.reshape(-1, 4, 3)[:, ::2].mean(1)  # what the pixels' centers see
     np.testing.assert_allclose(middle, to_linear(image[mask] / 255), atol=0.05)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_colors_are_carried_on_over_edges(device):
+    """A strip of triangles; one end is red, one blue, and a triangle lies apart."""
+    count = 10
+    low = torch.arange(count - 1)
+    lower = torch.stack([low, low + 1, low + count], 1)
+    upper = torch.stack([low + 1, low + 1 + count, low + count], 1)
+    faces = torch.cat([lower, upper, torch.tensor([[20, 21, 22]])]).to(device)
+    colors, known = torch.zeros(23, 3, dtype=torch.float64), torch.zeros(23, dtype=torch.bool)
+    colors[[0, 10]], colors[[9, 19]] = torch.eye(3, dtype=torch.float64)[[0, 2]][:, None]
+    known[[0, 10, 9, 19]] = True
+    found, edges = spread(colors.to(device), known.to(device), faces, 3)
+    wanted, plain = carried_on(colors.numpy(), known.numpy(), faces.cpu().numpy(), 3)
+    np.testing.assert_allclose(found.cpu().numpy(), wanted, atol=1e-9)
+    np.testing.assert_array_equal(edges.cpu().numpy(), plain)
+    assert edges[:5].tolist() == [0, 1, 2, 3, torch.inf]
+    assert found[3].tolist() == [1, 0, 0]
+    assert found[18].tolist() == [0, 0, 1]
+    assert found[22].tolist() == [0, 0, 0]
 
 
 def pixel_squares(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

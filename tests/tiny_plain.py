@@ -9,7 +9,7 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear
 from sam3d_nb.tiny.match import LEAST, ROUNDS
 from sam3d_nb.tiny.observe import FEWEST, FINEST, REST, SLACK, SURE
-from sam3d_nb.tiny.paint import BEHIND, DECODED, FACING, GRAZING, SHADE
+from sam3d_nb.tiny.paint import BEHIND, CERTAIN, DECODED, FACING, GRAZING, REACH, SHADE
 from sam3d_nb.tiny.sculpt import EDGE, GAIN, OTHERS, STEEP, THIN, WIDER
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import Raster, rasterize
@@ -170,12 +170,31 @@ def painted_colors(
         for c in range(3)
     ]
     found = to_linear(np.stack(found, 1))
-    sure = weight * ((facing - GRAZING) / 0.25).clip(0, 1) > 0.9
+    sure = weight * ((facing - GRAZING) / 0.25).clip(0, 1) > CERTAIN
     mean = found[sure].mean(0)
     gain = (mean / mesh.colors[sure].mean(0).clip(0.02)).clip(0.3, 4)
     guess = mean + DECODED * ((mesh.colors * gain).clip(0, 1) - mean)
+    carried, edges = carried_on(found, sure, mesh.faces, 2 * REACH)
+    guess = guess + np.exp(-((edges / REACH) ** 2))[:, None] * (carried - guess)
     colors = guess + (weight * (facing / FACING).clip(0, 1))[:, None] * (found - guess)
     return matched_colors(colors, mesh.faces, raster, to_linear(unmixed(image / 255, mask)), mask)
+
+
+def carried_on(
+    colors: np.ndarray, known: np.ndarray, faces: np.ndarray, rings: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `spread` returns, vertex by vertex."""
+    before: dict[int, list[int]] = {vertex: [] for vertex in range(len(colors))}
+    for a, b, c in faces:
+        for start, end in ((a, b), (b, c), (c, a)):
+            before[end].append(start)
+    colors, edges = colors.copy(), np.where(known, 0.0, np.inf)
+    for ring in range(1, rings + 1):
+        for vertex in np.flatnonzero(np.isinf(edges)):
+            near = [v for v in before[vertex] if edges[v] < ring]
+            if near:
+                colors[vertex], edges[vertex] = colors[near].mean(0), ring
+    return colors, edges
 
 
 def unmixed(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from sam3d_nb.splats import Gaussians
 from sam3d_nb.tiny.match import matched
 from sam3d_nb.tiny.nearest import nearest
 from sam3d_nb.tiny.pixels import between, largest, pixel_of, project, smallest
+from sam3d_nb.tiny.spread import spread
 from sam3d_nb.tiny.window import around
 from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
@@ -28,6 +29,8 @@ FEWEST = 50  # colored points of which a mean is taken
 DECODED = 0.4  # share of the decoded colors, without which hidden parts have one color
 GRAZING = 0.15  # cosine between normal and line of sight from which on a mean is taken
 FACING = 0.1  # cosine from which on a vertex has the photo's color
+CERTAIN = 0.9  # weight from which on a point's color is that of the photo
+REACH = 4  # edges of the mesh that colors of the photo are carried on over; then half is a guess
 SHADE = 0.02  # of sRGB: how far colors at the border may be beyond those further inside
 
 
@@ -67,7 +70,8 @@ def paint(
     at = project(placed, intrinsics)
     colors, weight = placed.new_tensor(mesh.colors), seen(placed, at)
     found, facing = to_linear(between(clean, at)), _facing(mesh, placed, pose)
-    guess = _guessed(colors, found, weight * ((facing - GRAZING) / 0.25).clamp(0, 1))
+    sure = weight * ((facing - GRAZING) / 0.25).clamp(0, 1)
+    guess = _near_seen(_guessed(colors, found, sure), found, sure > CERTAIN, faces)
     colors = torch.lerp(guess, found, (weight * (facing / FACING).clamp(0, 1))[:, None])
     wanted = _unmixed(photo, whole, rim).double()
     colors = matched(colors, faces, raster, to_linear(wanted), whole)
@@ -102,12 +106,21 @@ def _guessed(colors: Tensor, found: Tensor, weight: Tensor) -> Tensor:
     found: the photo's (N, 3), where `weight` (N,) is high. Their mean is the better guess; the
     decoded colors, as bright as the photo where it shows them, still tell the parts apart.
     """
-    sure = weight > 0.9
+    sure = weight > CERTAIN
     if int(sure.sum()) < FEWEST:
         return colors
     mean = found[sure].mean(0)
     gain = (mean / colors[sure].mean(0).clamp(min=0.02)).clamp(0.3, 4)
     return mean + DECODED * ((colors * gain).clamp(0, 1) - mean)
+
+
+def _near_seen(guess: Tensor, found: Tensor, sure: Tensor, faces: Tensor) -> Tensor:
+    """Return the guessed colors (V, 3), near the `sure` vertices (V,) more like what they show.
+
+    So thin parts have one color all around, and there is no seam where the photo ends.
+    """
+    carried, edges = spread(found, sure, faces, 2 * REACH)
+    return torch.lerp(guess, carried, torch.exp(-((edges / REACH) ** 2))[:, None])
 
 
 def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float) -> Tensor:
