@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import trimesh
 from scipy import ndimage
 from tiny_plain import carried_on, observed, painted_colors, sculpted_distances
 
@@ -17,6 +18,8 @@ from sam3d_nb.tiny.observe import SURE, observe
 from sam3d_nb.tiny.paint import paint
 from sam3d_nb.tiny.sculpt import Sculptor
 from sam3d_nb.tiny.spread import spread
+from sam3d_nb.view.camera import Camera
+from sam3d_nb.view.raster import rasterize
 from sam3d_nb.weights.config import check_consistent, from_json, to_json
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -335,6 +338,32 @@ def test_a_wire_without_inner_pixels_keeps_its_color():
     after, _ = paint(mesh, None, POSE, image, mask, CAMERA)
     middle = after.colors.reshape(-1, 4, 3)[:, ::2].mean(1)  # what the pixels' centers see
     np.testing.assert_allclose(middle, to_linear(image[mask] / 255), atol=0.05)
+
+
+@pytest.mark.parametrize("width", [2, 4, 6])
+def test_a_thin_part_has_no_color_of_another(width):
+    """A blue bar, so many pixels wide, five pixels beside a red block."""
+    pixel = DISTANCE / FOCAL
+    block = trimesh.creation.box([30 * pixel, 30 * pixel, 10 * pixel])
+    bar = trimesh.creation.box([width * pixel, 50 * pixel, width * pixel])
+    bar.apply_translation([(20 + width / 2) * pixel, 0, 0])
+    both = trimesh.util.concatenate([part.subdivide_to_size(pixel) for part in (block, bar)])
+    placed = both.vertices + [0, 0, DISTANCE]
+    faces = torch.tensor(both.faces)
+    mask = rasterize(torch.tensor(placed), faces, Camera(HEIGHT, WIDTH, CAMERA)).covered.numpy()
+    edge = WIDTH // 2 + 18
+    assert not mask[:, edge].any()
+    image = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
+    red, blue = np.array([[200, 20, 20], [20, 20, 200]]) / 255
+    image[:, :edge][mask[:, :edge]] = 255 * red
+    image[:, edge:][mask[:, edge:]] = 255 * blue
+    mesh = Mesh(POSE.inverse().apply(placed), both.faces, np.full(both.vertices.shape, 0.5))
+    after, _ = paint(mesh, None, POSE, image, mask, CAMERA)
+    x, y, z = both.vertices.T
+    front = np.isclose(z, -width / 2 * pixel) & (x > 18 * pixel)
+    np.testing.assert_allclose(after.colors[front].mean(0), to_linear(blue), atol=0.01)
+    middle = np.argmin(x**2 + y**2 - z)  # of the block's back, too far from all that is seen
+    assert after.colors[x > 18 * pixel, 0].max() < after.colors[middle, 0] + 0.01
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -161,7 +161,9 @@ def painted_colors(
     facing = -((mesh.normals @ rotation.T) * points).sum(1) / np.linalg.norm(points, axis=1)
     weight = ndimage.maximum_filter(mask, 3)[at]
     weight = weight * (2 - (points[:, 2] - first[at]) / pose.scale[0] / BEHIND).clip(0, 1)
-    solid = ndimage.binary_erosion(mask, iterations=2, border_value=1)
+    inside = [ndimage.binary_erosion(mask, iterations=n, border_value=1) for n in (1, 2)]
+    depth = np.sum([mask, *inside], axis=0)
+    solid = mask & (depth == ndimage.maximum_filter(depth, 9))
     nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
     photo = image[tuple(nearest)] / 255
     row, column = project(points, camera).T[::-1] - 0.5

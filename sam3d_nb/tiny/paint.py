@@ -23,14 +23,14 @@ from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
 
 BEHIND = 0.02  # of the object's size: what lies this far behind the visible surface is hidden
-FINEST = 512  # pixels across the mask that are looked at; vertices are no closer
+FINEST = 512  # about so many pixels across the mask are looked at; vertices are no closer
 MARGIN = 4  # pixels around the mask
 FEWEST = 50  # colored points of which a mean is taken
 DECODED = 0.4  # share of the decoded colors, without which hidden parts have one color
 GRAZING = 0.15  # cosine between normal and line of sight from which on a mean is taken
 FACING = 0.1  # cosine from which on a vertex has the photo's color
 CERTAIN = 0.9  # weight from which on a point's color is that of the photo
-REACH = 4  # edges of the mesh that colors of the photo are carried on over; then half is a guess
+REACH = 4  # edges of the mesh that colors of the photo are carried on over; then 63 % is a guess
 SHADE = 0.02  # of sRGB: how far colors at the border may be beyond those further inside
 
 
@@ -135,10 +135,15 @@ def _seen(points: Tensor, at: Tensor, first: Tensor, shown: Tensor, size: float)
 
 
 def _clean(photo: Tensor, mask: np.ndarray, rim: int) -> Tensor:
-    """Return the photo (h, w, 3); pixels at the mask's border get colors from further inside."""
-    solid = ndimage.binary_erosion(mask, iterations=rim + 1, border_value=1)
-    if not solid.any():
-        solid = mask
+    """Return the photo (h, w, 3); pixels at the mask's border get colors from further inside.
+
+    In a part too thin to have an inside, that is its middle.
+    """
+    enough = rim + 2  # pixels from what is beside the mask; none is known beside the photo
+    wider = np.pad(np.pad(mask, enough, mode="edge"), 1)
+    depth = ndimage.distance_transform_cdt(wider, "taxicab").clip(max=enough)
+    solid = wider & (depth >= ndimage.maximum_filter(depth, 4 * rim + 5))
+    solid = solid[enough + 1 : -enough - 1, enough + 1 : -enough - 1]
     return photo.view(-1, 3)[nearest(torch.from_numpy(solid).to(photo.device))]
 
 
