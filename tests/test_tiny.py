@@ -348,7 +348,7 @@ def test_a_thin_part_has_no_color_of_another(width):
     bar = trimesh.creation.box([width * pixel, 50 * pixel, width * pixel])
     bar.apply_translation([(20 + width / 2) * pixel, 0, 0])
     both = trimesh.util.concatenate([part.subdivide_to_size(pixel) for part in (block, bar)])
-    placed = both.vertices + [0, 0, DISTANCE]
+    placed = both.vertices + np.array([0, 0, DISTANCE])
     faces = torch.tensor(both.faces)
     mask = rasterize(torch.tensor(placed), faces, Camera(HEIGHT, WIDTH, CAMERA)).covered.numpy()
     edge = WIDTH // 2 + 18

@@ -1,6 +1,7 @@
 """One function's steps as CUDA graphs, where there is memory for them."""
 
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
@@ -35,18 +36,21 @@ class StepGraphs:
 
     A kind runs as it is first, so that libraries set up what they need, and is captured then. A
     capture takes the host about as long as a step. `patient` graphs are captured only while that
-    delays nothing; and once libraries are set up, by requests before, also without a run: at once
-    where a run would take the device no longer than a capture the host, or ahead, see `foresee`.
-    Where memory is short, steps run as they are: graphs keep theirs to themselves.
+    delays nothing; and of kinds that ran in a request before, since when `forget` was called, also
+    without a run: at once where a run would take the device no longer than a capture the host, or
+    ahead, see `foresee`. Where memory is short, steps run as they are: graphs keep theirs to
+    themselves.
     """
 
     def __init__(self, device: torch.device, *, patient: bool = False) -> None:
         self.patient = patient
         self._stream = side_streams(device)[0] if device.type == "cuda" else None
         self._known: set[Hashable] = set()  # kinds that ran since `forget`
-        self._set_up: set[Hashable] = set()  # kinds that ever ran
+        self._set_up: set[Hashable] = set()  # kinds that ran before that
         self._early = True  # whether kinds can be captured without a run
-        self._starved = 0  # numbers that a step had at most when the device waited for the host
+        self._crowded = False  # no memory to capture more of them until `forget`
+        self._starved: dict[Hashable, int] = {}  # numbers in the largest step, of each kind that
+        # was set up, for which the device had waited
         self._captured: dict[Hashable, Captured] = {}
         self._pool_owner: torch.cuda.CUDAGraph | None = None
         self._ends: deque[torch.cuda.Event] = deque(maxlen=3)  # of the last three steps
@@ -61,15 +65,14 @@ class StepGraphs:
             return step(*inputs)
         if kind not in self._captured:
             if kind in self._known:
-                if self._may_capture(inputs[0].numel()):
+                if self._may_capture(kind, inputs[0].numel()):
                     self._capture_in_room(self._stream, kind, step, *inputs)
-            elif self.patient and inputs[0].numel() <= self._starved:
+            elif self.patient and inputs[0].numel() <= self._starved.get(kind, 0):
                 self._capture_early(self._stream, kind, step, *inputs)
         if kind in self._captured:
             outputs = self._replay(self._captured[kind], *inputs)
         else:
             self._known.add(kind)
-            self._set_up.add(kind)
             outputs = self._beside(self._stream, step, *inputs)
         self._ends.append(torch.cuda.current_stream(self._stream.device).record_event())
         return outputs
@@ -86,10 +89,11 @@ class StepGraphs:
 
     def forget(self) -> None:
         """Drop all graphs; their memory stays for the next ones."""
+        self._set_up |= self._known
         self._known.clear()
         self._captured.clear()
         self._ends.clear()
-        self._full = False
+        self._full = self._crowded = False
 
     def close(self) -> None:
         """Drop all graphs and give their memory back."""
@@ -98,16 +102,17 @@ class StepGraphs:
             self._pool_owner = None
             torch.cuda.empty_cache()
 
-    def _may_capture(self, size: int) -> bool:
+    def _may_capture(self, kind: Hashable, size: int) -> bool:
         """Say whether the device has more than a step to do yet, or waits for the host anyway.
 
-        size: of the step, in numbers; where the device waits, a smaller one would let it wait, too.
+        size: of the step, in numbers; where the device waits, a smaller one would let it wait, too,
+        unless the host was only busy setting up libraries.
         """
         if self._full or not self.patient:
             return not self._full
         busy = [not end.query() for end in list(self._ends)[-2:]]
-        if not any(busy):
-            self._starved = max(self._starved, size)
+        if not any(busy) and kind in self._set_up:
+            self._starved[kind] = max(self._starved.get(kind, 0), size)
         return busy == [True, True] or not any(busy)
 
     @staticmethod
@@ -137,15 +142,23 @@ class StepGraphs:
     ) -> None:
         """Capture a kind without a run, where libraries are set up; if they are not, never again.
 
-        For other sizes they may still load a kernel, which a relaxed capture lets them do.
+        For other sizes they may still load a kernel, which a relaxed capture lets them do. Graphs
+        that are there stay, whatever becomes of this one.
         """
-        if self._full or not self._early or kind not in self._set_up:
+        if self._full or self._crowded or not self._early or kind not in self._set_up:
+            return
+        if room(stream.device) < ROOM:
             return
         try:
-            self._capture_in_room(stream, kind, step, *inputs)
+            self._captured[kind] = self._capture(stream, step, *inputs)
+        except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+            torch.cuda.empty_cache()
+            self._crowded = True
         except RuntimeError as error:
             traceback.clear_frames(error.__traceback__)
             self._early = False
+            warnings.warn(f"steps are not captured ahead, a little slower: {error}", stacklevel=4)
 
     def _capture_in_room(
         self,

@@ -212,8 +212,11 @@ class LatentVelocity:
 
 def make_tables(grid: Grid, width: int, *, guided: bool) -> None:
     """Make every table that a flow of `width` reads, so that no step has to wait for one."""
-    _ = grid.neighbors, grid.parents.grid.neighbors, grid.parent_taps
-    grid.parents.grid.positions(width)
+    parents = grid.parents.grid
+    _ = grid.neighbors, parents.neighbors, grid.parent_taps
+    parents.positions(width)
+    if len(parents.items) > 1:
+        _ = parents.whole_items.whole, parents.whole_items.whole_slot
     if guided:
         _ = grid.doubled.neighbors, grid.doubled.parent_taps
 
