@@ -261,7 +261,10 @@ def scene(model: Injected, case: Case, options: argparse.Namespace) -> Row:
     one more scene whose objects are kept on disk for resuming.
     """
     example = load_example(SCENE)
-    masks = [example.mask(index) for index in list(example.masks)[: options.objects]]
+    indices = list(example.masks)[: options.objects]
+    if case.true_shapes and any(example.true_mesh(index) is None for index in indices):
+        raise SystemExit(f"{case.name}: not all objects of {SCENE} have their true mesh here")
+    masks = [example.mask(index) for index in indices]
     for _ in range(2):
         reset_peak(model.device)
         model.reconstruct(example.image, masks[0], steps=steps_of(case, options))

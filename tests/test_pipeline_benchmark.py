@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import pipeline_case
 import pipeline_gpu
 
 NARROW = "resident in 8 GiB"
@@ -47,6 +49,13 @@ def test_the_script_times_cases_and_writes_a_report(
     assert ready["read_s"]["read"][0] > 0 < ready["read_s"]["mapped"][0]
     assert "stand-in" in report["weights"]
     assert "staged in 5 GiB" in capsys.readouterr().out
+
+
+def test_a_scene_of_true_shapes_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in pipeline_case.CASES if case.true_shapes)
+    monkeypatch.setattr(pipeline_case, "SCENE", "coffee")
+    with pytest.raises(SystemExit, match="true mesh"):
+        pipeline_case.scene(None, case, SimpleNamespace(objects=10))
 
 
 def test_a_case_that_fails_is_a_row_that_says_why(

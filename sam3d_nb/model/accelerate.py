@@ -21,7 +21,7 @@ from sam3d_nb.model.constants import onto
 from sam3d_nb.model.graphs import StepGraphs, side_streams
 from sam3d_nb.model.grid import Grid
 from sam3d_nb.model.latent_flow import Condition as LatentCondition
-from sam3d_nb.model.latent_flow import LatentFlow, LatentModulation
+from sam3d_nb.model.latent_flow import LatentFlow, LatentModulation, make_tables
 from sam3d_nb.model.layers import Modulation
 from sam3d_nb.model.sampler import Latents
 from sam3d_nb.model.structure_blocks import LAYOUT, SHAPE
@@ -264,6 +264,7 @@ class AcceleratedLatentFlow:
         if self._served is None or self._served[0] is not condition or self._served[1] is not grid:
             self._graphs.forget()
             self._served = condition, grid
+        make_tables(grid, self.config.width, guided=guided)  # in a capture nothing can be counted
 
         def step(guided: bool, x: Tensor, blocks: Tensor, *residual: Tensor) -> Tensor:
             rows = LatentModulation(blocks, residual)

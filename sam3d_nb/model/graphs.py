@@ -97,8 +97,9 @@ class StepGraphs:
 
     def close(self) -> None:
         """Drop all graphs and give their memory back."""
+        held = bool(self._captured) or self._pool_owner is not None
         self.forget()
-        if self._pool_owner is not None:
+        if held:
             self._pool_owner = None
             torch.cuda.empty_cache()
 
@@ -196,12 +197,28 @@ class StepGraphs:
             try:
                 outputs = step(*own)
             except BaseException:
-                with suppress(RuntimeError):  # the capture may be broken; the first error counts
-                    graph.capture_end()
+                with suppress(RuntimeError):  # the first error counts
+                    self._end(graph, pool)
                 raise
-            graph.capture_end()
+            self._end(graph, pool)
         self._pool_owner = graph
         return Captured(graph, own, outputs)
+
+    def _end(self, graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+        """End a capture on the current stream.
+
+        One that CUDA has refused stays open for PyTorch, which then neither captures into its pool
+        nor draws random numbers; until the pool is closed, and a later capture succeeds.
+        """
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            self._pool_owner, other = None, torch.cuda.CUDAGraph()
+            other.capture_begin(capture_error_mode="relaxed")
+            torch.empty(1, device="cuda").zero_()
+            other.capture_end()
+            raise
 
 
 def room(device: torch.device) -> int:

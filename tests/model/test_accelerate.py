@@ -396,7 +396,8 @@ def test_small_steps_are_captured_without_a_run_where_the_card_had_to_wait(monke
     for _ in range(2):  # in the first request libraries are set up
         assert not fast._graphs._starved
         both(5000, torch.cuda.synchronize)
-    assert fast._graphs._starved == {(True, 1): 5000 * 8, (False, 1): 5000 * 8}
+    assert fast._graphs._starved.keys() == {(True, 1), (False, 1)}
+    assert min(fast._graphs._starved.values()) >= 5000 * 8
     eager = []
     beside = StepGraphs._beside
     monkeypatch.setattr(
@@ -407,7 +408,7 @@ def test_small_steps_are_captured_without_a_run_where_the_card_had_to_wait(monke
     assert not eager
     expected, actual = both(6000, torch.cuda.synchronize)
     assert torch.equal(actual, expected)
-    assert len(eager) == 1  # a larger one runs first
+    assert len(eager) == 2  # larger ones of each kind run first
 
 
 @needs_card
@@ -434,8 +435,33 @@ def test_where_nothing_can_be_captured_early_steps_run_first(monkeypatch):
 
 
 @needs_card
+@torch.no_grad()
+def test_steps_of_several_items_are_captured_ahead_without_the_sampler(monkeypatch):
+    """Tables that only such steps read are there before, as are those that guided ones read."""
+    flow, fast, _ = card_latents()
+    eager, beside = [], StepGraphs._beside
+    monkeypatch.setattr(
+        StepGraphs, "_beside", lambda self, *rest: eager.append(1) or beside(self, *rest)
+    )
+    modulation = flow.modulation(torch.tensor([500.0]))
+    for count, runs in ((3000, 2), (2000, 2), (1000, 0)):
+        eager.clear()
+        xyz = voxels(count, 64)
+        grid = Grid(torch.cat([xyz, xyz + torch.tensor([1, 0, 0, 0])]).cuda(), 64)
+        tokens, x = torch.randn(2, 600, 256).cuda(), torch.randn(len(grid), 8).cuda()
+        conditions = flow.prepare(tokens), fast.prepare(tokens)
+        for guided in (True, True, True, False, False, False):
+            expected = flow(x, modulation, conditions[0], Grid(grid.coords, 64), guided=guided)
+            actual = fast(x, modulation, conditions[1], grid, guided=guided)
+            torch.cuda.synchronize()
+            assert torch.equal(actual, expected)
+        assert len(eager) == runs
+    assert fast._graphs._early
+
+
+@needs_card
 def test_a_capture_that_cuda_refuses_leaves_a_working_card(monkeypatch):
-    """Memory is still given out and taken back, and later requests are captured as they run."""
+    """Memory is given out and taken back, random numbers are drawn, and later kinds captured."""
     flow, fast, both = card_latents()
     for _ in range(2):
         both(5000, torch.cuda.synchronize)
