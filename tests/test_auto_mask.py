@@ -277,7 +277,7 @@ def test_what_is_unticked_is_left_out(finder, tmp_path):
     assert list(finder.example.masks) == [1], "the number that the picture shows"
     assert (finder.example.masks[1] == finder.segments[1].mask).all()
     saved = finder.save(tmp_path / "mine")
-    assert (s3.load_example(saved).masks[1] == finder.masks[0]).all()
+    assert (s3.load_example(saved).masks[1] == finder.masks[1]).all()
     with pytest.raises(OutputError, match="holds an example"):
         finder.save(tmp_path / "mine")
 
@@ -335,7 +335,7 @@ def test_of_masks_that_overlap_those_that_make_a_scene_are_ticked_at_first():
     assert finder.chosen == [0, 2, 3], "the parts are worth more than the group"
     assert "<b>4</b> of 4 masks" in finder.counts.value
     assert "make a scene without overlaps" in finder.counts.value
-    assert not (np.sum(finder.masks, axis=0) > 1).any()
+    assert not (np.sum(list(finder.masks.values()), axis=0) > 1).any()
     finder.boxes.children[1].value = True
     finder.threshold.value = 0.55
     assert finder.chosen == [0, 1], "what was ticked by hand stays so"

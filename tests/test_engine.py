@@ -41,6 +41,7 @@ from sam3d_nb.examples import Example
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.color import to_linear, to_srgb
 from sam3d_nb.mesh.export import load_object
+from sam3d_nb.model import preprocess
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.model.config import (
     STAGE1_SAMPLER,
@@ -52,7 +53,7 @@ from sam3d_nb.model.coords import Voxels
 from sam3d_nb.model.flexicubes import Surface
 from sam3d_nb.model.gaussian_scene import place
 from sam3d_nb.model.layout import Layout, matrix_from_quaternion, place_points
-from sam3d_nb.model.preprocess import flip_frame, pointmap_tensor
+from sam3d_nb.model.preprocess import crop_box, flip_frame, pointmap_tensor
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.weights.config import SMALL
 from sam3d_nb.weights.store import StandInStore
@@ -99,6 +100,21 @@ def test_a_photo_becomes_an_object_in_seconds(whole: tuple[Object3D, list[Event]
     assert np.abs(made.gaussians.centers).max() < 0.6
     assert made.intrinsics is not None
     assert made.intrinsics.shape == (3, 3)
+
+
+def test_the_crop_of_a_mask_is_worked_out_once(
+    model: Sam3dObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = []
+
+    def counted(mask: Tensor, factor: float) -> tuple[int, int, int, int]:
+        boxes.append(crop_box(mask, factor))
+        return boxes[-1]
+
+    for module in (engine, preprocess):
+        monkeypatch.setattr(module, "crop_box", counted)
+    model.reconstruct(photo(), disc(), **QUICK)
+    assert len(boxes) == 1
 
 
 def test_events_come_in_order_with_steps_and_previews(

@@ -527,6 +527,13 @@ def test_the_save_button_asks_before_it_replaces(
         MaskPicker(image, given, None).save()
 
 
+def test_masks_that_do_not_go_by_whole_numbers_are_refused(image: np.ndarray) -> None:
+    whole = np.ones(image.shape[:2], dtype=bool)
+    for wrong in ("cup", 1.5, True):
+        with pytest.raises(InputError, match="whole numbers"):
+            MaskPicker(image, {wrong: whole}, None)
+
+
 def test_numbers_that_are_no_index_change_nothing(
     image: np.ndarray, given: dict[int, np.ndarray]
 ) -> None:
@@ -534,7 +541,7 @@ def test_numbers_that_are_no_index_change_nothing(
     for name, number in (("select", 0.0), ("select", True), ("remove", "0"), ("remove", None)):
         with pytest.raises(InputError, match="there is no object"):
             gesture(picker, name, number=number)
-    with pytest.raises(InputError, match=r"there is no mask 1\.0"):
+    with pytest.raises(InputError, match=r"at place 1\.0"):
         gesture(picker, "take", candidate=1.0)
     gesture(picker, "take", candidate=0)
     assert picker.mask.any(), "the picker is usable after them"

@@ -107,9 +107,9 @@ class MaskFinder(widgets.VBox):
         return [number for number, box in enumerate(self.boxes.children) if box.value]
 
     @property
-    def masks(self) -> list[np.ndarray]:
-        """Masks (H, W) bool of the ticked segments, the best first."""
-        return [self.segments[number].mask for number in self.chosen]
+    def masks(self) -> dict[int, np.ndarray]:
+        """Masks (H, W) bool of the ticked segments by their numbers, the best first."""
+        return {number: self.segments[number].mask for number in self.chosen}
 
     @property
     def example(self) -> Example:

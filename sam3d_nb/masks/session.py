@@ -91,7 +91,7 @@ class Session:
         """
         count = len(self.candidates)
         if not _is_index(candidate, count):
-            raise InputError(f"there is no mask {candidate} to choose; there are {count}")
+            raise InputError(f"no mask to choose is at place {candidate}; there are {count}")
         chosen = self.candidates[candidate]
         for number, target in enumerate(self.targets):
             if target.candidate is chosen and not target.strokes:

@@ -82,7 +82,8 @@ def read_candidates(
 
     Their indices are those of the mapping, or count from `first`; those without a name are called
     `mask N` by it.
-    Raises InputError where one is no mask or has another size than the photo's `shape` (H, W).
+    Raises InputError where an index is no whole number, and where one is no mask or has another
+    size than the photo's `shape` (H, W).
     """
     if isinstance(masks, np.ndarray) and masks.ndim == 2:
         masks = [masks]
@@ -93,6 +94,8 @@ def read_candidates(
 def _candidate(
     index: int, item: Any, shape: tuple[int, int], names: Mapping[int, str]
 ) -> Candidate:
+    if not isinstance(index, int | np.integer) or isinstance(index, bool):
+        raise InputError(f"masks go by whole numbers, not by {index!r}; names are for `names`")
     name = getattr(item, "name", UNNAMED)
     name = names.get(index, f"mask {index}") if name in ("", UNNAMED) else name
     score = float(getattr(item, "score", 1.0))

@@ -13,7 +13,7 @@ from sam3d_nb.tiny.sculpt import THIN, Sculptor
 from sam3d_nb.tiny.sight import in_camera
 from sam3d_nb.tiny.window import around
 
-FINEST = 512  # pixels across the mask that are looked at
+FINEST = 512  # about so many pixels across the mask are looked at
 NARROW = 1 / 64  # sides of the cube: wider gaps the grid has by itself
 EDGES = [[0, 1], [1, 2], [2, 0]]  # of a triangle, by its corners
 SPLITS = 2  # times that a triangle at a gap is divided into four

@@ -17,7 +17,7 @@ from sam3d_nb.tiny.sculpt import OTHERS, Sculptor, covered, surely
 from sam3d_nb.tiny.sight import in_camera, in_cube
 from sam3d_nb.tiny.window import Window, around
 
-FINEST = 512  # pixels across the mask that are looked at
+FINEST = 512  # about so many pixels across the mask are looked at
 FARTHEST = 1 / 64  # sides of the cube by which a vertex moves at most, or FEWEST pixels
 FEWEST = 2
 ROUNDS = 3
