@@ -327,12 +327,18 @@ def test_nothing_beside_an_object_colors_its_outline(painted, finer, blur):
     np.testing.assert_allclose(more.colors[facing], np.tile(red, (facing.sum(), 1)), atol=0.04)
 
 
-def test_a_wire_without_inner_pixels_keeps_its_color():
-    """Blue and two pixels wide, beside a red block."""
+@pytest.mark.parametrize("block", [np.s_[30:60, 40:70], np.s_[:0]], ids=["beside a block", "alone"])
+@pytest.mark.parametrize(
+    "wire",
+    [np.s_[20:70, 80:82], np.s_[20:70, -2:], np.s_[-2:, 40:70], np.s_[:1, 40:70]],
+    ids=["amid the photo", "at its right", "at its bottom", "at its top"],
+)
+def test_a_wire_without_inner_pixels_keeps_its_color(wire, block):
+    """Blue and one or two pixels wide, perhaps beside a red block."""
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     image = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
-    mask[30:60, 40:70] = mask[20:70, 80:82] = True
-    image[30:60, 40:70], image[20:70, 80:82] = (200, 20, 20), (20, 20, 200)
+    mask[block] = mask[wire] = True
+    image[block], image[wire] = (200, 20, 20), (20, 20, 200)
     vertices, faces = pixel_squares(np.argwhere(mask))
     mesh = Mesh(POSE.inverse().apply(vertices), faces, np.full((len(vertices), 3), 0.5))
     after, _ = paint(mesh, None, POSE, image, mask, CAMERA)

@@ -23,7 +23,7 @@ from sam3d_nb.view.camera import Camera
 from sam3d_nb.view.raster import rasterize
 
 BEHIND = 0.02  # of the object's size: what lies this far behind the visible surface is hidden
-FINEST = 512  # about so many pixels across the mask are looked at; vertices are no closer
+FINEST = 512  # about so many pixels across the mask are looked at: vertices are farther apart
 MARGIN = 4  # pixels around the mask
 FEWEST = 50  # colored points of which a mean is taken
 DECODED = 0.4  # share of the decoded colors, without which hidden parts have one color
@@ -139,11 +139,11 @@ def _clean(photo: Tensor, mask: np.ndarray, rim: int) -> Tensor:
 
     In a part too thin to have an inside, that is its middle.
     """
-    enough = rim + 2  # pixels from what is beside the mask; none is known beside the photo
+    enough = rim + 2  # pixels from what is beside the mask; nothing is known beside the photo
     wider = np.pad(np.pad(mask, enough, mode="edge"), 1)
     depth = ndimage.distance_transform_cdt(wider, "taxicab").clip(max=enough)
-    solid = wider & (depth >= ndimage.maximum_filter(depth, 4 * rim + 5))
-    solid = solid[enough + 1 : -enough - 1, enough + 1 : -enough - 1]
+    depth = depth[enough + 1 : -enough - 1, enough + 1 : -enough - 1]
+    solid = mask & (depth == ndimage.maximum_filter(depth, 4 * rim + 5))
     return photo.view(-1, 3)[nearest(torch.from_numpy(solid).to(photo.device))]
 
 
