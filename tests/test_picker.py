@@ -541,7 +541,7 @@ def test_numbers_that_are_no_index_change_nothing(
     for name, number in (("select", 0.0), ("select", True), ("remove", "0"), ("remove", None)):
         with pytest.raises(InputError, match="there is no object"):
             gesture(picker, name, number=number)
-    with pytest.raises(InputError, match=r"at place 1\.0"):
+    with pytest.raises(InputError, match=r"no candidate 1\.0"):
         gesture(picker, "take", candidate=1.0)
     gesture(picker, "take", candidate=0)
     assert picker.mask.any(), "the picker is usable after them"

@@ -91,7 +91,9 @@ class Session:
         """
         count = len(self.candidates)
         if not _is_index(candidate, count):
-            raise InputError(f"no mask to choose is at place {candidate}; there are {count}")
+            raise InputError(
+                f"there is no candidate {candidate}, counted from 0; there are {count}"
+            )
         chosen = self.candidates[candidate]
         for number, target in enumerate(self.targets):
             if target.candidate is chosen and not target.strokes:

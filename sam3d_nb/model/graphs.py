@@ -36,21 +36,20 @@ class StepGraphs:
 
     A kind runs as it is first, so that libraries set up what they need, and is captured then. A
     capture takes the host about as long as a step. `patient` graphs are captured only while that
-    delays nothing; and of kinds that ran in a request before, since when `forget` was called, also
-    without a run: at once where a run would take the device no longer than a capture the host, or
-    ahead, see `foresee`. Where memory is short, steps run as they are: graphs keep theirs to
-    themselves.
+    delays nothing. A kind of theirs that ran in an earlier request, before the last `forget`, may
+    be captured without a run: at once where the run would take the device no longer than the
+    capture the host, or ahead, see `foresee`. Where memory is short, steps run as they are: graphs
+    keep theirs to themselves.
     """
 
     def __init__(self, device: torch.device, *, patient: bool = False) -> None:
         self.patient = patient
         self._stream = side_streams(device)[0] if device.type == "cuda" else None
         self._known: set[Hashable] = set()  # kinds that ran since `forget`
-        self._set_up: set[Hashable] = set()  # kinds that ran before that
+        self._set_up: set[Hashable] = set()  # kinds that ran in earlier requests
         self._early = True  # whether kinds can be captured without a run
         self._crowded = False  # no memory to capture more of them until `forget`
-        self._starved: dict[Hashable, int] = {}  # numbers in the largest step, of each kind that
-        # was set up, for which the device had waited
+        self._starved: dict[Hashable, int] = {}  # largest step, in numbers, that found it idle
         self._captured: dict[Hashable, Captured] = {}
         self._pool_owner: torch.cuda.CUDAGraph | None = None
         self._ends: deque[torch.cuda.Event] = deque(maxlen=3)  # of the last three steps
@@ -159,7 +158,7 @@ class StepGraphs:
         except RuntimeError as error:
             traceback.clear_frames(error.__traceback__)
             self._early = False
-            warnings.warn(f"steps are not captured ahead, a little slower: {error}", stacklevel=4)
+            warnings.warn(f"no step is captured ahead any more: {error}", stacklevel=4)
 
     def _capture_in_room(
         self,
@@ -168,7 +167,7 @@ class StepGraphs:
         step: Callable[..., Any],
         *inputs: Tensor,
     ) -> None:
-        """Capture the kind, or nothing more from here on if memory is too short for that.
+        """Capture the kind, or nothing more from here on if memory is too short or CUDA refuses.
 
         A capture cannot use memory that PyTorch keeps for others, nor free it; so where there is
         time for that, it is freed before.
@@ -179,8 +178,10 @@ class StepGraphs:
             try:
                 self._captured[kind] = self._capture(stream, step, *inputs)
                 return
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:  # one of the step itself comes up again when it runs
                 traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+                if not isinstance(error, torch.OutOfMemoryError):
+                    warnings.warn(f"steps run without graphs, slower: {error}", stacklevel=4)
         self.close()
         torch.cuda.empty_cache()
         self._full = True
@@ -208,16 +209,18 @@ class StepGraphs:
         """End a capture on the current stream.
 
         One that CUDA has refused stays open for PyTorch, which then neither captures into its pool
-        nor draws random numbers; until the pool is closed, and a later capture succeeds.
+        nor draws random numbers. So the pool is closed and left, and something small captured.
         """
         try:
             graph.capture_end()
         except RuntimeError:
-            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
             self._pool_owner, other = None, torch.cuda.CUDAGraph()
-            other.capture_begin(capture_error_mode="relaxed")
-            torch.empty(1, device="cuda").zero_()
-            other.capture_end()
+            with suppress(RuntimeError):  # where PyTorch did close it
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            with suppress(RuntimeError):  # where CUDA refuses all that is asked
+                other.capture_begin(capture_error_mode="relaxed")
+                torch.empty(1, device="cuda").zero_()
+                other.capture_end()
             raise
 
 

@@ -229,6 +229,40 @@ def test_a_failed_early_capture_leaves_the_graphs_alone_and_is_not_tried_again(m
     assert len(tries) == (2 if kind is torch.OutOfMemoryError else 1)  # memory may be free by then
 
 
+def test_where_a_capture_fails_steps_run_without_graphs_until_the_next_request(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("refused")
+
+    steps, _ = early(monkeypatch, fail, graphs.ROOM)
+    stream = SimpleNamespace(device=torch.device("cpu"))
+    with pytest.warns(match="without graphs.*refused"):
+        steps._capture_in_room(stream, "later", lambda: None)
+    assert not steps._captured
+    assert not steps._may_capture("later", 1)
+    steps.forget()
+    assert steps._may_capture("later", 1)
+
+
+def test_what_ends_a_refused_capture_hides_no_error(monkeypatch):
+    """PyTorch may have closed the pool, and CUDA may refuse all that follows."""
+
+    class Refused:
+        def capture_end(self):
+            raise RuntimeError("first")
+
+        def capture_begin(self, **_):
+            raise RuntimeError("third")
+
+    def end(*_):
+        raise RuntimeError("second")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Refused)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    with pytest.raises(RuntimeError, match="first"):
+        StepGraphs(torch.device("cpu"))._end(Refused(), (0, 1))
+
+
 # --- On a card --------------------------------------------------------------------------------
 
 
@@ -425,7 +459,7 @@ def test_where_nothing_can_be_captured_early_steps_run_first(monkeypatch):
         return transform(*arguments, **options)
 
     monkeypatch.setattr(flow, "_transform", needy)
-    with pytest.warns(match="not captured ahead.*not permitted"):
+    with pytest.warns(match="captured ahead.*not permitted"):
         expected, actual = both(3000, torch.cuda.synchronize)
     assert torch.equal(actual, expected)
     expected, actual = both(2000, torch.cuda.synchronize)
@@ -474,7 +508,7 @@ def test_a_capture_that_cuda_refuses_leaves_a_working_card(monkeypatch):
         return transform(x, *arguments, **options)
 
     monkeypatch.setattr(flow, "_transform", waiting)
-    with pytest.warns(match="not captured ahead"):
+    with pytest.warns(match="captured ahead"):
         expected, actual = both(3000, torch.cuda.synchronize)
     assert torch.equal(actual, expected)
     assert len(tries) == 1
