@@ -30,8 +30,9 @@ def weights_missing(name: str, folder: str | Path | None = None) -> str:
     place = weights_folder(folder) / name
     command = f"sam3d-nb weights download --segmenter {name}"
     if not place.is_dir():
-        terms = f"accept the terms at https://huggingface.co/{REPOSITORIES[name]}, then "
-        return f"{name} has no weights here; {terms if name in status.GATED else ''}run: {command}"
+        page = f"https://huggingface.co/{REPOSITORIES[name]}"
+        terms = f"accept the terms at {page}, {status.TOKEN}, then " * (name in status.GATED)
+        return f"{name} has no weights here; {terms}run: {command}"
     try:
         check_files(place, read_manifest(place, name))
     except WeightsError as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 
 from sam3d_nb.errors import WeightsError
 from sam3d_nb.weights.folder import check_name, hash_file
+from sam3d_nb.weights.status import GATED, REPOSITORIES
 
 SITE = "https://huggingface.co"
 TOKEN_VARIABLE = "HUGGINGFACE_TOKEN"
@@ -42,9 +45,9 @@ class Access(Enum):
 
 NEXT_STEPS = {
     Access.NO_TOKEN: "make a token with read access at {site}/settings/tokens and put it into "
-    "the variable HUGGINGFACE_TOKEN, or run: hf auth login",
+    "the variable HUGGINGFACE_TOKEN, or run: {hf} auth login",
     Access.TOKEN_INVALID: "make a new token with read access at {site}/settings/tokens and put it "
-    "into the variable HUGGINGFACE_TOKEN, or run: hf auth login --force",
+    "into the variable HUGGINGFACE_TOKEN, or run: {hf} auth login --force",
     Access.TOKEN_SCOPE: "allow 'read access to contents of all public gated repos you can access' "
     "for your token at {site}/settings/tokens",
     Access.TERMS_NOT_ACCEPTED: "accept the terms at {site}/{repository} with the account that the "
@@ -63,12 +66,20 @@ NEXT_STEPS = {
 
 
 class AccessError(WeightsError):
-    """A repository cannot be reached. state: which of the reasons in `Access`."""
+    """A repository cannot be reached. state: which of the reasons in `Access`.
 
-    def __init__(self, state: Access, repository: str, detail: str = "") -> None:
+    lacks_token: whether a token will be asked for that is not there, which is told ahead.
+    """
+
+    def __init__(
+        self, state: Access, repository: str, detail: str = "", *, lacks_token: bool = False
+    ) -> None:
         self.state = state
         self.repository = repository
-        step = NEXT_STEPS[state].format(site=SITE, repository=repository)
+        step = NEXT_STEPS[state]
+        if lacks_token and state is Access.NETWORK_DOWN:
+            step += f". A token is missing, too: {NEXT_STEPS[Access.NO_TOKEN]}"
+        step = step.format(site=SITE, repository=repository, hf=_hf())
         said = f" ({detail})" if detail else ""
         super().__init__(f"{repository}: {state.value}{said}; {step}")
 
@@ -183,6 +194,8 @@ class Hub:
         import httpx2
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+        gated = (REPOSITORIES[name][0] for name in GATED)
+        lacks_token = not self.token and repository in gated
         try:
             yield
         except OfflineModeIsEnabled as error:
@@ -190,9 +203,11 @@ class Hub:
         except HfHubHTTPError as error:
             state = self._state(error)
             detail = "" if error.response is None else f"HTTP {error.response.status_code}"
-            raise AccessError(state, repository, detail) from error
+            raise AccessError(state, repository, detail, lacks_token=lacks_token) from error
         except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
-            raise AccessError(Access.NETWORK_DOWN, repository, type(error).__name__) from error
+            detail = type(error).__name__
+            state = Access.NETWORK_DOWN
+            raise AccessError(state, repository, detail, lacks_token=lacks_token) from error
         except OSError as error:
             raise WeightsError(
                 f"{repository}: the download stopped: {error.strerror or error}; make room or "
@@ -221,6 +236,12 @@ class Hub:
                 return Access.REFUSED
             return Access.TERMS_NOT_ACCEPTED
         return Access.NOT_FOUND if status == 404 else Access.HUB_TROUBLE
+
+
+def _hf() -> str:
+    """Return how to call the hub's own command, also where the environment is not activated."""
+    beside = Path(sys.executable).with_name("hf")
+    return "hf" if shutil.which("hf") or not beside.exists() else str(beside)
 
 
 def find_token() -> str | None:

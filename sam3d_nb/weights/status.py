@@ -30,6 +30,8 @@ REPOSITORIES = {
     "sam2-large": ("facebook/sam2.1-hiera-large",),
 }
 GATED = (SAM3D, SAM3)
+TOKEN = "put a read token into HUGGINGFACE_TOKEN"
+"""What a gated repository asks for once its terms are accepted."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
         found = f"the download was interrupted after {size_text(started)}"
         return state(False, found, f"resume it: {get}")
     page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
-    terms = f"accept the terms at {page}, then " if name in GATED else ""
+    terms = f"accept the terms at {page}, {TOKEN}, then " if name in GATED else ""
     return state(False, "no weights", f"{terms}run: {get}")
 
 
@@ -106,8 +108,7 @@ def renewal(name: str, folder: str | Path | None = None) -> str:
 
 def download_command(name: str, folder: str | Path | None = None) -> str:
     """Return the command that makes a model ready."""
-    options = {SAM3D: "", SAM3: " --sam3"}.get(name, f" --segmenter {name}")
-    return _command(f"download{options}", folder)
+    return _command("download" if name == SAM3D else f"download --segmenter {name}", folder)
 
 
 def _command(action: str, folder: str | Path | None) -> str:

@@ -255,10 +255,11 @@ def test_status_without_weights(root):
     first, second = weights_status(root)
     assert (first.name, first.ready, first.found) == (SAM3D, False, "no weights")
     assert first.advice == (
-        "accept the terms at https://huggingface.co/facebook/sam-3d-objects, then run: "
+        "accept the terms at https://huggingface.co/facebook/sam-3d-objects, "
+        "put a read token into HUGGINGFACE_TOKEN, then run: "
         f"sam3d-nb weights download --folder {root}"
     )
-    assert second.advice.endswith(f"sam3d-nb weights download --sam3 --folder {root}")
+    assert second.advice.endswith(f"sam3d-nb weights download --segmenter sam3 --folder {root}")
     assert "--folder" not in weights_status()[0].advice
     assert not root.exists(), "looking changes nothing"
 

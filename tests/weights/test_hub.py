@@ -81,8 +81,21 @@ def test_each_state_has_its_own_next_step(hub, client):
 def test_network_down():
     client = Hub(GOOD_TOKEN, "http://127.0.0.1:9")  # nobody listens there
     assert client.access(REPO) is Access.NETWORK_DOWN
-    with pytest.raises(AccessError, match="what is downloaded stays"):
+    with pytest.raises(AccessError, match=r"what is downloaded stays$"):
         client.list_files(REPO)
+    with pytest.raises(AccessError, match=r"A token is missing, too: make a token .* auth login$"):
+        Hub("", "http://127.0.0.1:9").list_files(REPO)
+    with pytest.raises(AccessError, match=r"what is downloaded stays$"):
+        Hub("", "http://127.0.0.1:9").list_files("facebook/sam2.1-hiera-small")
+
+
+def test_the_hub_s_own_command_is_named_as_it_can_be_called(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    (tmp_path / "hf").touch()
+    assert f"or run: {tmp_path}/hf auth login" in str(AccessError(Access.NO_TOKEN, REPO))
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert "or run: hf auth login" in str(AccessError(Access.NO_TOKEN, REPO))
 
 
 def test_these_tests_reach_no_other_network():
