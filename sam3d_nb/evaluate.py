@@ -127,7 +127,7 @@ def compare(result: Object3D, example: Example, index: int | None = None) -> pd.
     """
     index = result.provenance.mask_index if index is None else index
     if index is None:
-        raise InputError("this object does not know its mask: give index")
+        raise InputError("this object does not know its mask: give its index in the example")
     found = measure(result, example, index)
     return pd.Series({METRICS[name]: value for name, value in found.items()}, name=result.name)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,19 @@ class Example:
 
         return load_mesh(path)
 
+    def with_masks(
+        self, masks: Mapping[int, np.ndarray], names: Mapping[int, str] | None = None
+    ) -> Example:
+        """Return the photo with these masks (H, W) bool by index in place of its own.
+
+        names: of the objects, by index. True meshes belong to the example's own masks, so the new
+        one has none.
+        """
+        objects = [{"index": index, "name": name} for index, name in (names or {}).items()]
+        same = {one.name: getattr(self, one.name) for one in fields(Example)}
+        info = self.info | {"objects": objects}
+        return MaskedExample(**(same | {"masks": dict(masks), "info": info}))
+
     def without_pointmap(self) -> Example:
         """Return the photo and its masks alone, without point map and camera."""
         return replace(self, pointmap=None, intrinsics=None)
@@ -92,6 +105,19 @@ class Example:
         masks = "1 mask" if len(self.masks) == 1 else f"{len(self.masks)} masks"
         parts = [f"{width} x {height} pixels", masks, *extras]
         return f"Example({self.name!r}: {', '.join(parts)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskedExample(Example):
+    """A photo with other masks than its own, for which no true meshes are known."""
+
+    @property
+    def name(self) -> str:
+        """Name of the photo, or of the folder whose photo is called `image`."""
+        return self.folder.name if self.photo == IMAGE_STEM else self.photo
+
+    def true_mesh(self, index: int) -> None:
+        """Return None: the meshes in the folder belong to the masks there."""
 
 
 class MaskFiles(Mapping[int, np.ndarray]):

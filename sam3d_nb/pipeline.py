@@ -68,7 +68,7 @@ class Model(ABC):
     def reconstruct(
         self,
         image: np.ndarray | Example,
-        mask: np.ndarray | int,
+        mask: np.ndarray | int | None = None,
         *,
         pointmap: np.ndarray | None = None,
         intrinsics: np.ndarray | None = None,
@@ -78,9 +78,9 @@ class Model(ABC):
         """Reconstruct one object from a photo and its mask.
 
         image: an `Example`, or (H, W, 3) uint8 RGB. mask: an index into the example's masks, or
-        (H, W) bool. pointmap: (H, W, 3) in the camera frame (OpenCV), NaN where unknown;
-        intrinsics: K (3, 3) in pixels; both default to the example's. on_event: called with every
-        `Event`; an exception that it raises stops the run.
+        (H, W) bool; by default the example's only one. pointmap: (H, W, 3) in the camera frame
+        (OpenCV), NaN where unknown; intrinsics: K (3, 3) in pixels; both default to the example's.
+        on_event: called with every `Event`; an exception that it raises stops the run.
 
         Raises InputError where image, mask and point map do not fit together or the mask is empty.
         """
@@ -90,7 +90,7 @@ class Model(ABC):
     def stream(
         self,
         image: np.ndarray | Example,
-        mask: np.ndarray | int,
+        mask: np.ndarray | int | None = None,
         *,
         pointmap: np.ndarray | None = None,
         intrinsics: np.ndarray | None = None,

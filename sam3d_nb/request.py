@@ -48,14 +48,15 @@ def _sha256(array: np.ndarray) -> str:
 
 def resolve_request(
     image: np.ndarray | Example,
-    mask: np.ndarray | int,
+    mask: np.ndarray | int | None,
     pointmap: np.ndarray | None = None,
     intrinsics: np.ndarray | None = None,
     seed: int = 0,
 ) -> Request:
     """Return the checked request of a photo or an example, and a mask or the index of one.
 
-    Point map and intrinsics default to the example's. Raises InputError.
+    Without a mask, the example's only one. Point map and intrinsics default to the example's.
+    Raises InputError.
     """
     name, index = "object", None
     if isinstance(mask, bool):
@@ -63,15 +64,30 @@ def resolve_request(
     if isinstance(image, Example):
         pointmap = image.pointmap if pointmap is None else pointmap
         intrinsics = image.intrinsics if intrinsics is None else intrinsics
+        mask = _only_mask(image) if mask is None else mask
         if isinstance(mask, int | np.integer):
             index = int(mask)
             mask = image.mask(index)
             name = image.names[index]
         image = image.image
+    if mask is None:
+        raise InputError("a mask is needed: a bool array (H, W)")
     if isinstance(mask, int | np.integer):
         raise InputError(f"a mask index needs an example, but the image is an array: {mask!r}")
     request = make_request(image, mask, pointmap, intrinsics, seed)
     return replace(request, name=name, mask_index=index)
+
+
+def _only_mask(example: Example) -> int:
+    """Return the index of the example's only mask; raises InputError where it is not certain."""
+    if len(example.masks) == 1:
+        return next(iter(example.masks))
+    there = ", ".join(f"{index} {name}" for index, name in example.names.items())
+    raise InputError(
+        f"say which mask: one of {there}"
+        if there
+        else "there is no mask yet: give one, or pick it with MaskPicker"
+    )
 
 
 def make_request(

@@ -221,6 +221,16 @@ def test_masks_within_others_are_counted_and_told():
     assert "2 of 4 lie within a larger one" in found.report()[-1]
 
 
+def test_of_proposals_that_overlap_those_that_make_a_scene_are_kept():
+    found = find_objects(s3.load_example("coffee"), Proposing())
+    assert [round(one.score, 1) for one in found.kept] == [0.7, 0.5, 0.5]
+    assert [round(one.score, 1) for one in found.overlapping] == [0.6]
+    assert "proposing found 4 masks, 3 objects kept" in found.report()
+    assert found.report()[-1].startswith(
+        "left out, since they overlap these as parts and groups do: 1;"
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "code", "says"),
     [

@@ -10,10 +10,12 @@ import shapes
 from gltf import assert_valid_glb
 
 from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.finish import finish
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.mesh.topology import topology
+from sam3d_nb.object3d import Object3D, Provenance
 from sam3d_nb.splats import Gaussians
 
 
@@ -73,6 +75,16 @@ def test_watertight_and_small_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sam3d_nb.mesh.finish.reduced", lambda *_: (body.vertices, body.faces))
     with pytest.raises(ReconstructionError, match="cannot be closed with 40; ask for more"):
         finish(body, triangles=40, watertight=True)
+
+
+def test_an_object_is_returned_with_the_mesh_that_was_asked_for() -> None:
+    source = Provenance("silhouette", "1", "0.1", "0" * 64)
+    given = Object3D(raw(), Pose((1.0, 0.0, 0.0, 0.0), (1.0, 2.0, 3.0), (4.0, 4.0, 4.0)), source)
+    light = finish(given, triangles=500, texture=256)
+    expected = finish(given.mesh, triangles=500, texture=256)
+    np.testing.assert_array_equal(light.mesh.vertices, expected.vertices)
+    np.testing.assert_array_equal(light.mesh.texture, expected.texture)
+    assert (light.pose, light.provenance) == (given.pose, source)
 
 
 def test_a_textured_mesh_stays_textured() -> None:

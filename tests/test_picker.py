@@ -547,6 +547,23 @@ def test_numbers_that_are_no_index_change_nothing(
     assert picker.mask.any(), "the picker is usable after them"
 
 
+def test_what_is_picked_is_an_example(image: np.ndarray, given: dict[int, np.ndarray]) -> None:
+    picker = MaskPicker(image, given, None)
+    with pytest.raises(InputError, match="nothing is picked"):
+        _ = picker.picked
+    gesture(picker, "take", candidate=0)
+    picked = picker.picked
+    assert (picked.name, list(picked.masks), picked.names) == ("photo", [0], picker.names)
+    assert (picked.mask(0) == picker.mask).all()
+    assert (picked.image == image).all()
+    room = MaskPicker("living_room", segmenter=None)
+    room.take(1)
+    assert room.picked.names == {0: "armchair"}
+    assert room.picked.pointmap is room.example.pointmap
+    assert room.picked.true_mesh(0) is None, "those of the room belong to its own masks"
+    assert room.example.true_mesh(0) is not None
+
+
 def test_a_box_of_one_pixel_is_one_pixel(image: np.ndarray) -> None:
     picker = MaskPicker(image, segmenter=None)
     for x in (1.0, 1.4, 1.5, 2.5, 2.9):

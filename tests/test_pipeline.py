@@ -84,6 +84,18 @@ def test_provenance_says_how_to_make_it_again() -> None:
     assert other_mask.mask_index is None
 
 
+def test_the_only_mask_of_an_example_need_not_be_named() -> None:
+    model = load_model("silhouette")
+    assert model.reconstruct(example()).provenance.mask_index == 7
+    several = example().with_masks({1: disc(), 4: disc()}, {4: "cup"})
+    with pytest.raises(InputError, match="say which mask: one of 1 object 1, 4 cup"):
+        model.reconstruct(several)
+    with pytest.raises(InputError, match="there is no mask yet"):
+        model.reconstruct(example().with_masks({}))
+    with pytest.raises(InputError, match="a mask is needed"):
+        model.reconstruct(photo())
+
+
 def test_same_seed_same_bytes() -> None:
     model = load_model("silhouette")
     first, second = (model.reconstruct(photo(), disc(), seed=3) for _ in range(2))

@@ -341,6 +341,11 @@ def test_an_object_is_refined_in_its_example(tmp_path: Path) -> None:
         for thing in (start, better)
     ]
     assert ious == pytest.approx([report.iou_before, report.iou_after], abs=1e-6)
+    stranger = replace(start, provenance=replace(source, mask_index=None))
+    with pytest.raises(InputError, match="give it, or its index"):
+        s3.refine_layout(stranger, example)
+    for mask in (0, example.mask(0)):
+        assert s3.refine_layout(stranger, example, mask)[1] == report
     saved = better.save(tmp_path / "better.glb")
     assert saved.is_file()
     unknown = replace(start, provenance=replace(source, mask_index=None))

@@ -72,7 +72,7 @@ class Sam3dObjects(Stages, Model):
     def reconstruct(
         self,
         image: np.ndarray | Example,
-        mask: np.ndarray | int,
+        mask: np.ndarray | int | None = None,
         *,
         pointmap: np.ndarray | None = None,
         intrinsics: np.ndarray | None = None,
@@ -87,8 +87,9 @@ class Sam3dObjects(Stages, Model):
         """Reconstruct one object from a photo and its mask.
 
         image: an `Example`, or (H, W, 3) uint8 RGB. mask: an index into the example's masks, or
-        (H, W) bool. pointmap: (H, W, 3) in the camera frame (OpenCV), NaN where unknown, by
-        default the example's, else estimated; intrinsics: K (3, 3) in pixels of a given point map.
+        (H, W) bool; by default the example's only one. pointmap: (H, W, 3) in the camera frame
+        (OpenCV), NaN where unknown, by default the example's, else estimated; intrinsics: K (3, 3)
+        in pixels of a given point map.
         on_event: called with every `Event`; an exception that it raises stops the run within a
         step. steps, few_step, formats, refine_layout: see `Options`. cache: one for all objects of
         a photo, so that its point map and features are computed once.

@@ -34,6 +34,15 @@ def likely(segmenter: str, scores: np.ndarray, line: Sequence[float] | None = No
     return 1 / (1 + np.exp(-(slope * scores + constant)))
 
 
+def scene_of(segments: Sequence[Segment], segmenter: str) -> list[int]:
+    """Return the numbers of the proposals that make a scene, see `disjoint`; best first.
+
+    segmenter: the name of the one that proposes objects, their parts and groups of them.
+    """
+    scores = np.array([segment.score for segment in segments])
+    return disjoint(segments, likely(segmenter, scores))
+
+
 def disjoint(
     segments: Sequence[Segment], probability: np.ndarray | None = None, cost: float = COST
 ) -> list[int]:

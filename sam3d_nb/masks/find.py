@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam3d_nb.errors import InputError, ReconstructionError
-from sam3d_nb.examples import IMAGE_STEM, Example
+from sam3d_nb.examples import Example
+from sam3d_nb.masks.disjoint import scene_of
 from sam3d_nb.masks.filters import Dropped, clean, count_nested
 from sam3d_nb.masks.save import save_example
 from sam3d_nb.masks.segmenter import SEGMENTERS, Prompt, Segment, Segmenter, load_segmenter
@@ -22,16 +23,20 @@ PLAIN_NAMES = ("object", PROMPT)
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found on a photo. kept, dropped: the best first. segmenter: its name."""
+    """What was found on a photo. kept, overlapping, dropped: the best first. segmenter: its name.
+
+    overlapping: of proposals those that are parts of what is kept, or groups of it.
+    """
 
     segmenter: str
     kept: tuple[Segment, ...]
     dropped: tuple[Dropped, ...]
     note: str = ""
+    overlapping: tuple[Segment, ...] = ()
 
     def report(self) -> list[str]:
         """Return sentences: how many were found, and what was dropped and why."""
-        count = len(self.kept) + len(self.dropped)
+        count = len(self.kept) + len(self.dropped) + len(self.overlapping)
         objects = "1 object" if len(self.kept) == 1 else f"{len(self.kept)} objects"
         lines = [f"{self.segmenter} found {count} masks, {objects} kept"]
         lines += [f"dropped: {one.reason} (score {one.segment.score:.2f})" for one in self.dropped]
@@ -89,6 +94,9 @@ def find_objects(
 ) -> Found:
     """Return the objects of a photo, without near-duplicates, slivers and background.
 
+    Of what segmenters propose that know no words, objects, parts and groups, a set without overlaps
+    is kept, see `scene_of`.
+
     segmenter: a name of `SEGMENTERS` or one that is loaded; by default sam3 if its weights are
     ready, else embedded. prompt: what to find, for segmenters that know words; by default
     'interior objects'. threshold: of the scores; by default 0.4 for segmenters that know words,
@@ -113,32 +121,29 @@ def find_objects(
             notes += [f"{finder.name} makes no use of a threshold of pixels"]
         segments = finder.everything(example.image, example.pointmap)
     kept, dropped = clean([segment for segment in segments if segment.score >= threshold])
+    overlapping: list[Segment] = []
+    if kept and not knows_words(finder):
+        chosen = scene_of(kept, finder.name)
+        overlapping = [one for number, one in enumerate(kept) if number not in chosen]
+        kept = [kept[number] for number in chosen]
+    if overlapping:
+        notes += [
+            f"left out, since they overlap these as parts and groups do: {len(overlapping)}; in a "
+            "notebook, MaskFinder shows all to choose among"
+        ]
     if nested := count_nested(kept):
         notes += [
             f"{nested} of {len(kept)} lie within a larger one, as parts of objects do and objects "
             "of a group: what is wrong can be unticked in a notebook, with MaskFinder"
         ]
-    return Found(finder.name, tuple(kept), tuple(dropped), "; ".join(notes))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FoundExample(Example):
-    """A photo with masks that were found instead of its own, for which no true meshes are known."""
-
-    @property
-    def name(self) -> str:
-        """Name of the photo, or of the folder whose photo is called `image`."""
-        return self.folder.name if self.photo == IMAGE_STEM else self.photo
-
-    def true_mesh(self, index: int) -> None:
-        """Return None: the meshes in the folder belong to the masks there."""
+    note = "; ".join(notes)
+    return Found(finder.name, tuple(kept), tuple(dropped), note, tuple(overlapping))
 
 
 def with_masks(example: Example, segments: Mapping[int, Segment] | Sequence[Segment]) -> Example:
-    """Return the example with these masks instead of its own, by index or numbered from 0.
+    """Return the example with these masks, by index or numbered from 0, see `Example.with_masks`.
 
-    True meshes that the example has belong to its own masks, so this one has none. Raises
-    ReconstructionError where no mask is given.
+    Raises ReconstructionError where none is given.
     """
     if not segments:
         raise ReconstructionError(
@@ -147,10 +152,7 @@ def with_masks(example: Example, segments: Mapping[int, Segment] | Sequence[Segm
         )
     numbered = segments if isinstance(segments, Mapping) else dict(enumerate(segments))
     masks = {index: segment.mask for index, segment in numbered.items()}
-    objects = [{"index": index, "name": _name(one, index)} for index, one in numbered.items()]
-    same = {one.name: getattr(example, one.name) for one in fields(Example)}
-    info = example.info | {"objects": objects}
-    return FoundExample(**(same | {"masks": masks, "info": info}))
+    return example.with_masks(masks, {i: _name(segment, i) for i, segment in numbered.items()})
 
 
 def _name(segment: Segment, index: int) -> str:

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from sam3d_nb.examples import Example
-from sam3d_nb.masks.disjoint import disjoint, likely
+from sam3d_nb.masks.disjoint import scene_of
 from sam3d_nb.masks.filters import clean
 from sam3d_nb.masks.find import (
     MASK_THRESHOLD,
@@ -40,7 +40,7 @@ class MaskFinder(widgets.VBox):
     threshold of the scores is 0.4 for these, else 0. The counts follow the sliders; what was
     unticked stays so until the segmenter is asked again. Segmenters without words propose objects,
     their parts and groups of them: of these a set without overlaps is ticked at first, see
-    `disjoint`; the others are there to be ticked instead.
+    `scene_of`; the others are there to be ticked instead.
 
     Raises InputError for a threshold that is not from 0 to 1, and what `load_segmenter` and
     `Segmenter.masks` do.
@@ -96,8 +96,7 @@ class MaskFinder(widgets.VBox):
 
     def _untick_overlaps(self) -> None:
         kept, _ = clean(self._found)
-        probability = likely(self.segmenter.name, np.array([one.score for one in kept]))
-        ticked = set(disjoint(kept, probability))
+        ticked = set(scene_of(kept, self.segmenter.name))
         self._overlapping = {id(one) for number, one in enumerate(kept) if number not in ticked}
         self._unticked = set(self._overlapping)
 

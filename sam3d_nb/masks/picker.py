@@ -115,6 +115,17 @@ class MaskPicker(anywidget.AnyWidget):
         targets = self.session.targets
         return {i: self.session.name(i) for i, target in enumerate(targets) if target.pixels}
 
+    @property
+    def picked(self) -> Example:
+        """The photo with `masks` and `names`, an example like any other.
+
+        Raises InputError where nothing is picked yet.
+        """
+        if not self.masks:
+            raise InputError("nothing is picked yet, so there is no mask")
+        source = self.example or Example(Path(), self.image, {}, photo="photo")
+        return source.with_masks(self.masks, self.names)
+
     def take(self, index: int, new: bool = False) -> None:
         """Take mask `index` of those to choose among, as a click does; new: as another object.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh.bake import bake, check_colors
 from sam3d_nb.mesh.crumbs import without_crumbs
@@ -10,13 +13,16 @@ from sam3d_nb.mesh.repair import fill_holes as close_holes
 from sam3d_nb.mesh.repair import make_watertight
 from sam3d_nb.mesh.simplify import FEWEST, check_count, fitted_colors, reduced
 from sam3d_nb.mesh.unwrap import LARGEST, SMALLEST, check_size, unwrap
+from sam3d_nb.object3d import Object3D
 from sam3d_nb.splats import Gaussians
+
+Finished = TypeVar("Finished", Mesh, Object3D)
 
 ATTEMPTS = 4  # at closing a simplified mesh without going over the number of triangles
 
 
 def finish(
-    mesh: Mesh,
+    mesh: Finished,
     *,
     triangles: int | None = None,
     fill_holes: bool = False,
@@ -24,9 +30,10 @@ def finish(
     texture: int | None = None,
     gaussians: Gaussians | None = None,
     charts: str = "auto",
-) -> Mesh:
+) -> Finished:
     """Return the mesh with what is asked for; without options, as it is.
 
+    mesh: or an object, which is returned with such a mesh.
     fill_holes: a lid on every hole. watertight: closed surfaces that face outward, see
     `make_watertight`, without crumbs: a part of less than 0.1 % of the largest part's volume goes,
     unless its box has a tenth of the mesh's longest side, as a thin leg has. Both put lids on what
@@ -43,6 +50,17 @@ def finish(
     Raises InputError for options that are out of range or contradict each other, and where there
     are no colors to bake; ReconstructionError where the mesh cannot be closed.
     """
+    if isinstance(mesh, Object3D):
+        made = finish(
+            mesh.mesh,
+            triangles=triangles,
+            fill_holes=fill_holes,
+            watertight=watertight,
+            texture=texture,
+            gaussians=gaussians,
+            charts=charts,
+        )
+        return replace(mesh, mesh=made)
     if triangles is not None:
         check_count(triangles)
     if texture is not None:

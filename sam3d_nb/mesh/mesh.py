@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import final
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -12,6 +13,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.mesh.places import places
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """Triangles with optional vertex colors and an optional texture.

@@ -17,13 +17,14 @@ from sam3d_nb.request import resolve_request
 def refine_layout(
     result: Object3D,
     example: Example,
-    mask: int | None = None,
+    mask: int | np.ndarray | None = None,
     *,
     pointmap: np.ndarray | None = None,
 ) -> tuple[Object3D, Refinement]:
     """Return the object where it fits the photo better, and a report of what was done.
 
-    mask: index of the mask in `example`, by default the one that the object was made from.
+    mask: index of the mask in `example`, or (H, W) bool; by default the index that the object was
+    made from.
     pointmap: (H, W, 3) in the camera frame, by default the example's. Pixels under other masks of
     the example count neither for nor against the object, which may be hidden there. Mesh and
     gaussians stay as they are; see `refine_pose` for what happens to the pose.
@@ -32,9 +33,11 @@ def refine_layout(
     """
     index = result.provenance.mask_index if mask is None else mask
     if index is None:
-        raise InputError("this object does not know its mask: give its index, such as mask=0")
+        raise InputError("this object does not know its mask: give it, or its index, as `mask`")
     request = resolve_request(example, index, pointmap, result.intrinsics)
-    others = other_masks(example, index)
+    others = other_masks(example, request.mask_index)
+    if request.mask_index is None:  # the mask may be there once more, by an index
+        others &= ~request.mask
     pose, report = refine_pose(
         result.mesh, result.pose, request.intrinsics, request.mask, request.pointmap, others
     )
@@ -53,7 +56,7 @@ def about(report: Refinement) -> dict[str, str | int | float | bool]:
     }
 
 
-def other_masks(example: Example, index: int) -> np.ndarray:
+def other_masks(example: Example, index: int | None) -> np.ndarray:
     """Return where masks of other objects are, (H, W) bool; damaged ones do not count."""
     found = np.zeros(example.image.shape[:2], dtype=bool)
     for other in example.masks:
