@@ -3,10 +3,17 @@
 `import sam3d_nb as s3` is quick: each name is imported from its module when it is first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# How long threads of PyTorch on Linux look out for work before they sleep. With the usual 300,000
+# turns, two notebooks on one machine slow each other down severalfold, see benchmarks/together.py.
+# It counts where PyTorch is not imported yet.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from sam3d_nb.batch.run import reconstruct_batch as reconstruct_batch

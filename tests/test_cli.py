@@ -1,6 +1,7 @@
 """The command line: flags as published, results in new folders, one line and a code for errors."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -272,6 +273,18 @@ def test_help_states_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None
     stated = {int(line.split()[0]) for line in text.split("exit codes:")[1].splitlines()[1:]}
     raised = {cls.exit_code for cls in [Sam3dError, *Sam3dError.__subclasses__()]}
     assert stated == raised | {0, 2, 130}
+
+
+@pytest.mark.parametrize(
+    ("given", "turns"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_waiting_threads_leave_the_cores_to_others_unless_somebody_decides(given, turns) -> None:
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    script = "import sam3d_nb, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=known | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == turns
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
