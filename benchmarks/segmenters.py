@@ -6,8 +6,8 @@
 
 Three prompts for every object: the box around its exact mask, one click on the pixel that is
 farthest from the mask's outline, and none at all. `scene` is what becomes of the latter: all masks
-after cleaning, as `--mask_index=-2` takes them, and the set without overlaps that MaskFinder ticks
-at first. The numbers of the segmenter were chosen on the
+after cleaning, and the set without overlaps that `--mask_index=-2` takes and MaskFinder ticks at
+first. The numbers of the segmenter were chosen on the
 same four rooms. Therefore boxes and everything are measured once more held out: for each room with
 the settings of GRID and the weights of the guess that are best on the other three. The method
 itself and its remaining numbers were chosen by looking at all four, which that does not undo; the

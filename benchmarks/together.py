@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from sam3d_nb.machine import hardware, versions
 
@@ -58,14 +57,16 @@ def together(count: int, variables: dict[str, str], options: argparse.Namespace)
     command = [sys.executable, "-c", "from sam3d_nb.cli import main; raise SystemExit(main())"]
     command += ["inference", f"--image_path={options.example}", f"--mask_index={options.mask}"]
     command += [f"--model={options.model}", f"--output_dir={folder}"]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    env, none = known | variables, subprocess.DEVNULL
     start = time.perf_counter()
-    running = [subprocess.Popen(command, env=known | variables, **quiet) for _ in range(count)]
+    running = [subprocess.Popen(command, env=env, stdout=none, stderr=none) for _ in range(count)]
     codes = [process.wait() for process in running]
     taken = time.perf_counter() - start
     shutil.rmtree(folder)
-    if any(codes):
-        raise SystemExit(f"a process ended with {max(codes)}")
+    if failed := [code for code in codes if code]:
+        raise SystemExit(
+            f"{len(failed)} of {count} ended with {failed[0]}: {' '.join(command[3:])}"
+        )
     return taken
 
 

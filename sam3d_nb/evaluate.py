@@ -32,7 +32,7 @@ from sam3d_nb.machine import hardware, versions
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
-from sam3d_nb.request import make_request
+from sam3d_nb.request import make_request, mask_index_of
 from sam3d_nb.zoo import load_model
 
 POINTS = 10_000
@@ -125,7 +125,7 @@ def compare(result: Object3D, example: Example, index: int | None = None) -> pd.
 
     index: which mask of `example` it was made from; by default what the object remembers.
     """
-    index = result.provenance.mask_index if index is None else index
+    index = mask_index_of(result, example) if index is None else index
     if index is None:
         raise InputError("this object does not know its mask: give its index in the example")
     found = measure(result, example, index)

@@ -13,7 +13,7 @@ coffee/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -65,10 +65,14 @@ class Example:
         A mask that is empty, tiny or of another size than the photo raises InputError too.
         """
         if index not in self.masks:
-            raise InputError(f"there is no mask {index} in {self.folder}; {_exist(self.masks)}")
+            raise InputError(f"there is no mask {index} {self._place}; {_exist(self.masks)}")
         mask = self.masks[index]
         check_mask(mask, (self.image.shape[0], self.image.shape[1]), f"mask {index}")
         return mask
+
+    @property
+    def _place(self) -> str:
+        return f"in {self.folder}"
 
     def true_mesh(self, index: int) -> Mesh | None:
         """Return the ground-truth mesh of object `index` in the camera frame, None without one."""
@@ -80,13 +84,17 @@ class Example:
         return load_mesh(path)
 
     def with_masks(
-        self, masks: Mapping[int, np.ndarray], names: Mapping[int, str] | None = None
+        self,
+        masks: Mapping[int, np.ndarray] | Sequence[np.ndarray] | np.ndarray,
+        names: Mapping[int, str] | None = None,
     ) -> Example:
-        """Return the photo with these masks (H, W) bool by index in place of its own.
+        """Return the photo with these masks (H, W) bool in place of its own.
 
-        names: of the objects, by index. True meshes belong to the example's own masks, so the new
-        one has none.
+        masks: by index, or several, numbered from 0. names: of the objects, by index. True meshes
+        belong to the example's own masks, so the new one has none. Masks are checked when they are
+        asked for.
         """
+        masks = masks if isinstance(masks, Mapping) else dict(enumerate(masks))
         objects = [{"index": index, "name": name} for index, name in (names or {}).items()]
         same = {one.name: getattr(self, one.name) for one in fields(Example)}
         info = self.info | {"objects": objects}
@@ -115,6 +123,10 @@ class MaskedExample(Example):
     def name(self) -> str:
         """Name of the photo, or of the folder whose photo is called `image`."""
         return self.folder.name if self.photo == IMAGE_STEM else self.photo
+
+    @property
+    def _place(self) -> str:
+        return f"among those picked or found on {self.name}"
 
     def true_mesh(self, index: int) -> None:
         """Return None: the meshes in the folder belong to the masks there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example
 from sam3d_nb.frames import default_intrinsics, intrinsics_from_pointmap
 from sam3d_nb.images import check_mask
+from sam3d_nb.object3d import Object3D
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,28 @@ def resolve_request(
         raise InputError(f"a mask index needs an example, but the image is an array: {mask!r}")
     request = make_request(image, mask, pointmap, intrinsics, seed)
     return replace(request, name=name, mask_index=index)
+
+
+def mask_index_of(result: Object3D, example: Example) -> int | None:
+    """Return the index in `example` of the mask that an object was made from, None if unknown.
+
+    Masks are told apart by their pixels, since the object may come from other masks of the photo.
+    Raises InputError where it is none of the example's.
+    """
+    source = result.provenance
+    if not source.mask_sha256:
+        return source.mask_index
+    indices = sorted(example.masks, key=lambda index: index != source.mask_index)
+    for index in indices:
+        with suppress(InputError):  # damaged ones
+            if _sha256(example.masks[index]) == source.mask_sha256:
+                return index
+    if source.mask_index is None:
+        return None
+    raise InputError(
+        f"mask {source.mask_index} of {example.name} is not the one that {result.name} was made "
+        "from; give the example that it was made from, such as MaskPicker.picked"
+    )
 
 
 def _only_mask(example: Example) -> int:

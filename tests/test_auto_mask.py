@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -221,14 +222,26 @@ def test_masks_within_others_are_counted_and_told():
     assert "2 of 4 lie within a larger one" in found.report()[-1]
 
 
-def test_of_proposals_that_overlap_those_that_make_a_scene_are_kept():
-    found = find_objects(s3.load_example("coffee"), Proposing())
-    assert [round(one.score, 1) for one in found.kept] == [0.7, 0.5, 0.5]
-    assert [round(one.score, 1) for one in found.overlapping] == [0.6]
-    assert "proposing found 4 masks, 3 objects kept" in found.report()
-    assert found.report()[-1].startswith(
-        "left out, since they overlap these as parts and groups do: 1;"
-    )
+def test_of_proposals_of_embedded_those_that_make_a_scene_are_kept():
+    class Proposals(Proposing):
+        name = "embedded"
+
+        def everything(self, image, pointmap=None):
+            lone = block((10, 30), (500, 550), 0.3, image.shape[:2])
+            return [replace(s, score=s.score + 0.3) for s in super().everything(image)] + [lone]
+
+    def scores(segments):
+        return [round(one.score, 1) for one in segments]
+
+    example = s3.load_example("coffee")
+    assert len(find_objects(example, Proposing()).kept) == 4, "its scores are no probabilities"
+    found = find_objects(example, Proposals())
+    assert scores(found.kept) == [1.0, 0.8, 0.8]
+    assert scores(found.left_out) == [0.9, 0.3]
+    assert "embedded found 5 masks, 3 objects kept" in found.report()
+    assert "groups do: 1; left out as unlikely: 1, which a threshold" in found.report()[-1]
+    found = find_objects(example, Proposals(), threshold=0.0)
+    assert scores(found.kept) == [1.0, 0.8, 0.8, 0.3]
 
 
 @pytest.mark.parametrize(

@@ -505,6 +505,8 @@ def test_bad_folders_get_a_sentence(tmp_path: Path, scene: Example) -> None:
     with pytest.raises(InputError, match="holds no photo"):
         evaluate_folder(tmp_path / "empty", "silhouette")
     nameless = Oracle(scene).reconstruct(scene.image, scene.masks[0])
+    assert compare(nameless, scene).equals(compare(nameless, scene, 0)), "known by its pixels"
+    nameless = replace(nameless, provenance=replace(nameless.provenance, mask_sha256=""))
     with pytest.raises(InputError, match="does not know its mask"):
         compare(nameless, scene)
     (scene.folder / "0.png").unlink()

@@ -85,6 +85,29 @@ def test_an_object_is_returned_with_the_mesh_that_was_asked_for() -> None:
     np.testing.assert_array_equal(light.mesh.vertices, expected.vertices)
     np.testing.assert_array_equal(light.mesh.texture, expected.texture)
     assert (light.pose, light.provenance) == (given.pose, source)
+    assert topology(finish(given, triangles=500, watertight=True).mesh).watertight
+    assert not topology(given.mesh).watertight
+    lids = finish(given, fill_holes=True).mesh
+    np.testing.assert_array_equal(lids.faces, finish(given.mesh, fill_holes=True).faces)
+    assert len(lids.faces) > len(given.mesh.faces)
+
+
+def test_an_object_without_vertex_colors_has_those_of_its_gaussians_baked() -> None:
+    colored = raw()
+    count = len(colored.vertices)
+    red = Gaussians(
+        colored.vertices,
+        np.full((count, 3), 0.02, dtype=np.float32),
+        np.tile(np.array([1.0, 0, 0, 0], dtype=np.float32), (count, 1)),
+        np.ones(count, dtype=np.float32),
+        np.tile(np.array([1.0, 0, 0], dtype=np.float32), (count, 1)),
+    )
+    source = Provenance("silhouette", "1", "0.1", "0" * 64)
+    pose = Pose((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 3.0), (1.0, 1.0, 1.0))
+    plain = Mesh(colored.vertices, colored.faces)
+    made = finish(Object3D(plain, pose, source, gaussians=red), triangles=500, texture=256).mesh
+    assert made.texture is not None
+    assert (made.texture[..., 0] > 200).mean() > (made.texture[..., 1] > 200).mean()
 
 
 def test_a_textured_mesh_stays_textured() -> None:

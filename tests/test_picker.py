@@ -559,6 +559,9 @@ def test_what_is_picked_is_an_example(image: np.ndarray, given: dict[int, np.nda
     room = MaskPicker("living_room", segmenter=None)
     room.take(1)
     assert room.picked.names == {0: "armchair"}
+    assert room.picked.info["license"] == room.example.info["license"]
+    with pytest.raises(InputError, match="no mask 1 among those picked or found on living_room"):
+        room.picked.mask(1)
     assert room.picked.pointmap is room.example.pointmap
     assert room.picked.true_mesh(0) is None, "those of the room belong to its own masks"
     assert room.example.true_mesh(0) is not None

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from sam3d_nb import __version__
+from sam3d_nb import __version__, compare, contact_sheet, refine_layout
 from sam3d_nb.errors import InputError
 from sam3d_nb.events import (
     DepthEvent,
@@ -22,7 +23,7 @@ from sam3d_nb.examples import Example
 from sam3d_nb.frames import Pose, default_intrinsics
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.pipeline import Model, Reconstruction, Run
-from sam3d_nb.request import Request, make_request
+from sam3d_nb.request import Request, make_request, mask_index_of
 from sam3d_nb.zoo import load_model
 
 H, W = 60, 80
@@ -94,6 +95,27 @@ def test_the_only_mask_of_an_example_need_not_be_named() -> None:
         model.reconstruct(example().with_masks({}))
     with pytest.raises(InputError, match="a mask is needed"):
         model.reconstruct(photo())
+
+
+def test_the_mask_of_an_object_is_known_by_its_pixels() -> None:
+    """Numbers of masks that were picked are others than those of the photo's own."""
+    other = np.roll(disc(), 5, axis=1)
+    room = example().with_masks({0: other, 1: disc()}, {1: "ball"})
+    picked = room.with_masks({0: disc()})
+    made = load_model("silhouette").reconstruct(picked, 0)
+    assert mask_index_of(made, picked) == 0
+    assert mask_index_of(made, room) == 1
+    right, wrong = compare(made, room), compare(made, room, 0)
+    pd.testing.assert_series_equal(right, compare(made, picked))
+    assert right["silhouette IoU"] > wrong["silhouette IoU"]
+    assert refine_layout(made, room)[1] == refine_layout(made, room, 1)[1]
+    stranger = room.with_masks([other])
+    for use in (compare, refine_layout, lambda result, example: contact_sheet(example, result)):
+        with pytest.raises(InputError, match="mask 0 of ball is not the one that object 0 was"):
+            use(made, stranger)
+    by_array = load_model("silhouette").reconstruct(photo(), disc())
+    assert mask_index_of(by_array, room) == 1
+    assert mask_index_of(by_array, stranger) is None
 
 
 def test_same_seed_same_bytes() -> None:

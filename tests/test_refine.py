@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from placed import disturbed, offset, true_object
 from scenes import SIZE, K, write_scene
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from shapes import box, icosphere, mesh
 
@@ -83,7 +84,7 @@ def test_a_disturbed_pose_of_a_known_object_comes_back(name: str, index: int) ->
     shape, true = true_object(example, index)
     start = disturbed(true, seed=index)
     assert example.intrinsics is not None
-    others = other_masks(example, index)
+    others = other_masks(example, index, example.mask(index))
     camera, mask = example.intrinsics, example.mask(index)
     with_points, report = refine_pose(shape, start, camera, mask, example.pointmap, others)
     before, after = offset(shape, start, true), offset(shape, with_points, true)
@@ -346,9 +347,9 @@ def test_an_object_is_refined_in_its_example(tmp_path: Path) -> None:
         s3.refine_layout(stranger, example)
     for mask in (0, example.mask(0)):
         assert s3.refine_layout(stranger, example, mask)[1] == report
+    smaller = ndimage.binary_erosion(example.mask(0), iterations=4)
+    corrected = s3.refine_layout(start, example, smaller)[1]
+    alone = s3.refine_layout(start, example.with_masks({0: smaller, 1: example.mask(1)}), 0)[1]
+    assert corrected == alone, "the mask that it corrects hides nothing"
     saved = better.save(tmp_path / "better.glb")
     assert saved.is_file()
-    unknown = replace(start, provenance=replace(source, mask_index=None))
-    with pytest.raises(InputError, match="does not know its mask"):
-        s3.refine_layout(unknown, example)
-    assert s3.refine_layout(unknown, example, mask=0)[1] == report

@@ -34,6 +34,14 @@ def likely(segmenter: str, scores: np.ndarray, line: Sequence[float] | None = No
     return 1 / (1 + np.exp(-(slope * scores + constant)))
 
 
+def conflicts(segments: Sequence[Segment]) -> np.ndarray:
+    """Return which of N segments exclude each other, (N, N) bool."""
+    found = np.zeros((len(segments), len(segments)), dtype=bool)
+    first, second = _conflicts(segments)
+    found[first, second] = found[second, first] = True
+    return found
+
+
 def scene_of(segments: Sequence[Segment], segmenter: str) -> list[int]:
     """Return the numbers of the proposals that make a scene, see `disjoint`; best first.
 

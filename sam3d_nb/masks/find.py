@@ -11,7 +11,7 @@ import numpy as np
 
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.examples import Example
-from sam3d_nb.masks.disjoint import scene_of
+from sam3d_nb.masks.disjoint import LIKELY, conflicts, scene_of
 from sam3d_nb.masks.filters import Dropped, clean, count_nested
 from sam3d_nb.masks.save import save_example
 from sam3d_nb.masks.segmenter import SEGMENTERS, Prompt, Segment, Segmenter, load_segmenter
@@ -23,20 +23,20 @@ PLAIN_NAMES = ("object", PROMPT)
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found on a photo. kept, overlapping, dropped: the best first. segmenter: its name.
+    """What was found on a photo. kept, left_out, dropped: the best first. segmenter: its name.
 
-    overlapping: of proposals those that are parts of what is kept, or groups of it.
+    left_out: proposals that overlap what is kept, or are unlikely.
     """
 
     segmenter: str
     kept: tuple[Segment, ...]
     dropped: tuple[Dropped, ...]
     note: str = ""
-    overlapping: tuple[Segment, ...] = ()
+    left_out: tuple[Segment, ...] = ()
 
     def report(self) -> list[str]:
         """Return sentences: how many were found, and what was dropped and why."""
-        count = len(self.kept) + len(self.dropped) + len(self.overlapping)
+        count = len(self.kept) + len(self.dropped) + len(self.left_out)
         objects = "1 object" if len(self.kept) == 1 else f"{len(self.kept)} objects"
         lines = [f"{self.segmenter} found {count} masks, {objects} kept"]
         lines += [f"dropped: {one.reason} (score {one.segment.score:.2f})" for one in self.dropped]
@@ -94,8 +94,8 @@ def find_objects(
 ) -> Found:
     """Return the objects of a photo, without near-duplicates, slivers and background.
 
-    Of what segmenters propose that know no words, objects, parts and groups, a set without overlaps
-    is kept, see `scene_of`.
+    Of what embedded proposes, objects, parts of them and groups, a set without overlaps is kept,
+    see `scene_of`; where a threshold is given, unlikely ones beside it as well.
 
     segmenter: a name of `SEGMENTERS` or one that is loaded; by default sam3 if its weights are
     ready, else embedded. prompt: what to find, for segmenters that know words; by default
@@ -107,6 +107,7 @@ def find_objects(
     """
     check_thresholds(threshold, mask_threshold)
     finder = pick_segmenter(segmenter, device)
+    asked = threshold is not None
     threshold = usual_threshold(finder) if threshold is None else threshold
     notes = []
     if knows_words(finder):
@@ -121,23 +122,51 @@ def find_objects(
             notes += [f"{finder.name} makes no use of a threshold of pixels"]
         segments = finder.everything(example.image, example.pointmap)
     kept, dropped = clean([segment for segment in segments if segment.score >= threshold])
-    overlapping: list[Segment] = []
-    if kept and not knows_words(finder):
-        chosen = scene_of(kept, finder.name)
-        overlapping = [one for number, one in enumerate(kept) if number not in chosen]
+    left_out: list[Segment] = []
+    if kept and finder.name in LIKELY:
+        chosen, overlapping, unlikely = _of_proposals(kept, finder.name, keep_all=asked)
+        left_out = [kept[number] for number in sorted(overlapping + unlikely)]
         kept = [kept[number] for number in chosen]
-    if overlapping:
-        notes += [
-            f"left out, since they overlap these as parts and groups do: {len(overlapping)}; in a "
-            "notebook, MaskFinder shows all to choose among"
-        ]
+        notes += _left_out(len(overlapping), len(unlikely))
     if nested := count_nested(kept):
         notes += [
             f"{nested} of {len(kept)} lie within a larger one, as parts of objects do and objects "
             "of a group: what is wrong can be unticked in a notebook, with MaskFinder"
         ]
     note = "; ".join(notes)
-    return Found(finder.name, tuple(kept), tuple(dropped), note, tuple(overlapping))
+    return Found(finder.name, tuple(kept), tuple(dropped), note, tuple(left_out))
+
+
+def _of_proposals(
+    segments: Sequence[Segment], segmenter: str, *, keep_all: bool
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the numbers of those that make a scene, overlap it, and are unlikely but apart.
+
+    keep_all: let the last ones, the best first, be part of the scene.
+    """
+    chosen, clash = scene_of(segments, segmenter), conflicts(segments)
+    overlapping, unlikely = [], []
+    for number in range(len(segments)):
+        if number in chosen:
+            continue
+        if clash[number, chosen].any():
+            overlapping.append(number)
+        elif keep_all:
+            chosen.append(number)
+        else:
+            unlikely.append(number)
+    return sorted(chosen), overlapping, unlikely
+
+
+def _left_out(overlapping: int, unlikely: int) -> list[str]:
+    notes = []
+    if overlapping:
+        notes += [f"left out, since they overlap these as parts and groups do: {overlapping}"]
+    if unlikely:
+        notes += [f"left out as unlikely: {unlikely}, which a threshold of 0 keeps"]
+    if notes:
+        notes += ["in a notebook, MaskFinder shows all to choose among"]
+    return notes
 
 
 def with_masks(example: Example, segments: Mapping[int, Segment] | Sequence[Segment]) -> Example:

@@ -19,7 +19,7 @@ def add_mask_options(parser: argparse.ArgumentParser, add: Callable[..., None]) 
     add(parser, "segmenter", help=text)
     text = "-2: what to find, in words, for sam3 (default: interior objects)"
     add(parser, "sam_prompt", help=text)
-    text = "-2: least score of a mask, 0 to 1 (default: 0.4 for sam3, else 0)"
+    text = "-2: least score of a mask, 0 to 1 (default: 0.4 for sam3, what is likely for embedded)"
     add(parser, "sam_threshold", type=float, help=text)
     text = "-2: least probability of a pixel, 0 to 1, for sam3 (default: 0.4)"
     add(parser, "sam_mask_threshold", type=float, help=text)

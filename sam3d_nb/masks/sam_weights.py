@@ -31,7 +31,8 @@ def weights_missing(name: str, folder: str | Path | None = None) -> str:
     command = f"sam3d-nb weights download --segmenter {name}"
     if not place.is_dir():
         page = f"https://huggingface.co/{REPOSITORIES[name]}"
-        terms = f"accept the terms at {page}, {status.TOKEN}, then " * (name in status.GATED)
+        gated = name in status.GATED
+        terms = f"accept the terms at {page}, {status.TOKEN}, then " if gated else ""
         return f"{name} has no weights here; {terms}run: {command}"
     try:
         check_files(place, read_manifest(place, name))

@@ -33,7 +33,8 @@ def finish(
 ) -> Finished:
     """Return the mesh with what is asked for; without options, as it is.
 
-    mesh: or an object, which is returned with such a mesh.
+    mesh: or an object, which is returned with such a mesh; where its mesh has no colors to bake,
+    those of its gaussians are.
     fill_holes: a lid on every hole. watertight: closed surfaces that face outward, see
     `make_watertight`, without crumbs: a part of less than 0.1 % of the largest part's volume goes,
     unless its box has a tenth of the mesh's longest side, as a thin leg has. Both put lids on what
@@ -51,6 +52,9 @@ def finish(
     are no colors to bake; ReconstructionError where the mesh cannot be closed.
     """
     if isinstance(mesh, Object3D):
+        colorless = mesh.mesh.colors is None and mesh.mesh.texture is None
+        if texture is not None and gaussians is None and colorless:
+            gaussians = mesh.gaussians
         made = finish(
             mesh.mesh,
             triangles=triangles,

@@ -13,7 +13,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.mesh.places import places
 
 
-@final
+@final  # so that type checkers tell it from an object
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """Triangles with optional vertex colors and an optional texture.

@@ -11,7 +11,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.refine.pose import Refinement, refine_pose
-from sam3d_nb.request import resolve_request
+from sam3d_nb.request import mask_index_of, resolve_request
 
 
 def refine_layout(
@@ -31,13 +31,11 @@ def refine_layout(
 
     Raises InputError where the object does not know its mask, or has no triangles.
     """
-    index = result.provenance.mask_index if mask is None else mask
-    if index is None:
+    chosen = mask_index_of(result, example) if mask is None else mask
+    if chosen is None:
         raise InputError("this object does not know its mask: give it, or its index, as `mask`")
-    request = resolve_request(example, index, pointmap, result.intrinsics)
-    others = other_masks(example, request.mask_index)
-    if request.mask_index is None:  # the mask may be there once more, by an index
-        others &= ~request.mask
+    request = resolve_request(example, chosen, pointmap, result.intrinsics)
+    others = other_masks(example, request.mask_index, request.mask)
     pose, report = refine_pose(
         result.mesh, result.pose, request.intrinsics, request.mask, request.pointmap, others
     )
@@ -56,13 +54,22 @@ def about(report: Refinement) -> dict[str, str | int | float | bool]:
     }
 
 
-def other_masks(example: Example, index: int | None) -> np.ndarray:
-    """Return where masks of other objects are, (H, W) bool; damaged ones do not count."""
+def other_masks(example: Example, index: int | None, own: np.ndarray) -> np.ndarray:
+    """Return where masks of other objects are, (H, W) bool; damaged ones do not count.
+
+    index: of the object's mask `own`; None where it is not the example's, which may have the
+    object by another mask then: one that shares more than half of the smaller of the two.
+    """
     found = np.zeros(example.image.shape[:2], dtype=bool)
     for other in example.masks:
         if other != index:
             with suppress(InputError):
                 mask = example.masks[other]
-                if mask.shape == found.shape:
+                if mask.shape == found.shape and not (index is None and _coincide(mask, own)):
                     found |= mask
     return found
+
+
+def _coincide(one: np.ndarray, two: np.ndarray) -> bool:
+    shared = np.count_nonzero(one & two)
+    return bool(2 * shared > min(np.count_nonzero(one), np.count_nonzero(two)))

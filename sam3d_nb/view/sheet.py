@@ -12,6 +12,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
+from sam3d_nb.request import mask_index_of
 from sam3d_nb.scene import Scene
 from sam3d_nb.view.masks import (
     DARK,
@@ -53,7 +54,7 @@ def contact_sheet(
 
 def with_masks_of(example: Example, scene: Scene) -> Example:
     """Return the example with the masks of the scene's objects alone: others may be damaged."""
-    made = [thing.provenance.mask_index for thing in scene]
+    made = [mask_index_of(thing, example) for thing in scene]
     masks = {index: example.masks[index] for index in example.masks if index in made}
     return replace(example, masks=masks)
 
@@ -92,7 +93,7 @@ def _overview(example: Example, width: int) -> Image.Image:
 
 def _object_rows(example: Example, result: Object3D, size: int) -> list[Image.Image]:
     """Return the object's title, its row and, where it is known, the row of the truth."""
-    index = result.provenance.mask_index
+    index = mask_index_of(result, example)
     center, _ = ball(upright([result]))
     direction = photo_direction(center)
     title = f"{result.name}{'' if index is None else f' (mask {index})'}"
@@ -134,7 +135,7 @@ def scene_title(scene: Scene) -> str:
 
 def _true_scene(example: Example, scene: Scene) -> list[Mesh]:
     """Return the true meshes of the scene's objects in its world; none unless all are known."""
-    indices = [thing.provenance.mask_index for thing in scene]
+    indices = [mask_index_of(thing, example) for thing in scene]
     known = [None if index is None else example.true_mesh(index) for index in indices]
     return [
         mesh.with_vertices(scene.world.apply(mesh.vertices).astype(np.float32))

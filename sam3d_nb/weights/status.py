@@ -30,7 +30,7 @@ REPOSITORIES = {
     "sam2-large": ("facebook/sam2.1-hiera-large",),
 }
 GATED = (SAM3D, SAM3)
-TOKEN = "put a read token into HUGGINGFACE_TOKEN"
+TOKEN = "have a read token in HUGGINGFACE_TOKEN or by hf auth login"
 """What a gated repository asks for once its terms are accepted."""
 
 

@@ -256,7 +256,7 @@ def test_status_without_weights(root):
     assert (first.name, first.ready, first.found) == (SAM3D, False, "no weights")
     assert first.advice == (
         "accept the terms at https://huggingface.co/facebook/sam-3d-objects, "
-        "put a read token into HUGGINGFACE_TOKEN, then run: "
+        "have a read token in HUGGINGFACE_TOKEN or by hf auth login, then run: "
         f"sam3d-nb weights download --folder {root}"
     )
     assert second.advice.endswith(f"sam3d-nb weights download --segmenter sam3 --folder {root}")
