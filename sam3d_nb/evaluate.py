@@ -7,8 +7,7 @@ of the shape alone; that alignment's own rotation, shift and scale are the error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -145,7 +144,8 @@ def measure(result: Object3D, example: Example, index: int, seed: int = 0) -> di
         intrinsics = request.intrinsics
     predicted, true = result.mesh_in_camera(), example.true_mesh(index)
     found = {} if true is None else measure_shape(predicted, true, seed)
-    others = _other_masks(example, index)
+    # A damaged one of these is told where its own object is measured.
+    others = (mask for other, mask in example.readable_masks() if other != index)
     found["silhouette_iou"] = silhouette_iou(predicted, intrinsics, mask, others)
     found["color_psnr"] = color_psnr(predicted, intrinsics, example.image, mask)
     return found
@@ -225,16 +225,6 @@ def _report(
         jobs=jobs,
         use_pointmaps=use_pointmaps,
     )
-
-
-def _other_masks(example: Example, index: int) -> Iterator[np.ndarray]:
-    """Yield the masks of all other objects; a bad one is told where its own object is measured."""
-    for other in example.masks:
-        if other != index:
-            with suppress(InputError):
-                mask = example.masks[other]
-                if mask.shape == example.image.shape[:2]:
-                    yield mask
 
 
 def _loaded(example: Example | str | Path) -> Example:

@@ -13,7 +13,8 @@ coffee/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,19 @@ class Example:
         mask = self.masks[index]
         check_mask(mask, (self.image.shape[0], self.image.shape[1]), f"mask {index}")
         return mask
+
+    def readable_masks(
+        self, indices: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield index and mask (H, W) bool, by default of all, but those that are damaged.
+
+        A damaged mask cannot be read, or has another size than the photo.
+        """
+        for index in self.masks if indices is None else indices:
+            with suppress(InputError):
+                mask = self.masks[index]
+                if mask.shape == self.image.shape[:2]:
+                    yield index, mask
 
     @property
     def _place(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,10 +89,9 @@ def mask_index_of(result: Object3D, example: Example) -> int | None:
     if not source.mask_sha256:
         return source.mask_index
     indices = sorted(example.masks, key=lambda index: index != source.mask_index)
-    for index in indices:
-        with suppress(InputError):  # damaged ones
-            if _sha256(example.masks[index]) == source.mask_sha256:
-                return index
+    for index, mask in example.readable_masks(indices):
+        if _sha256(mask) == source.mask_sha256:
+            return index
     if source.mask_index is None:
         return None
     raise InputError(

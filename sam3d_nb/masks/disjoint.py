@@ -36,9 +36,10 @@ def likely(segmenter: str, scores: np.ndarray, line: Sequence[float] | None = No
 
 def conflicts(segments: Sequence[Segment]) -> np.ndarray:
     """Return which of N segments exclude each other, (N, N) bool."""
-    found = np.zeros((len(segments), len(segments)), dtype=bool)
-    first, second = _conflicts(segments)
-    found[first, second] = found[second, first] = True
+    shared = shared_pixels(segments, GRID)
+    area = np.diag(shared)
+    found: np.ndarray = shared > SHARED * np.minimum(area[:, None], area)
+    np.fill_diagonal(found, val=False)
     return found
 
 
@@ -65,7 +66,7 @@ def disjoint(
         return []
     if probability is None:
         probability = np.array([segment.score for segment in segments])
-    first, second = _conflicts(segments)
+    first, second = np.nonzero(np.triu(conflicts(segments)))
     rows = np.tile(np.arange(len(first)), 2)
     ones = np.ones(len(rows))
     shape = len(first), len(segments)
@@ -78,11 +79,3 @@ def disjoint(
     )
     chosen = np.flatnonzero(found.x > 0.5).tolist()
     return chosen or [int(np.argmax(probability))]
-
-
-def _conflicts(segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of segments that exclude each other."""
-    shared = shared_pixels(segments, GRID)
-    area = np.diag(shared)
-    first, second = np.nonzero(np.triu(shared > SHARED * np.minimum(area[:, None], area), 1))
-    return first, second

@@ -128,7 +128,7 @@ def find_objects(
         left_out = [kept[number] for number in sorted(overlapping + unlikely)]
         kept = [kept[number] for number in chosen]
         notes += _left_out(len(overlapping), len(unlikely))
-    if nested := count_nested(kept):
+    elif nested := count_nested(kept):
         notes += [
             f"{nested} of {len(kept)} lie within a larger one, as parts of objects do and objects "
             "of a group: what is wrong can be unticked in a notebook, with MaskFinder"

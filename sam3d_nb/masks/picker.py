@@ -121,10 +121,11 @@ class MaskPicker(anywidget.AnyWidget):
 
         Raises InputError where nothing is picked yet.
         """
-        if not self.masks:
+        masks = self.masks
+        if not masks:
             raise InputError("nothing is picked yet, so there is no mask")
         source = self.example or Example(Path(), self.image, {}, photo="photo")
-        return source.with_masks(self.masks, self.names)
+        return source.with_masks(masks, self.names)
 
     def take(self, index: int, new: bool = False) -> None:
         """Take mask `index` of those to choose among, as a click does; new: as another object.

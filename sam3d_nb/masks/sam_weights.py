@@ -28,15 +28,12 @@ def weights_missing(name: str, folder: str | Path | None = None) -> str:
     if find_spec("transformers") is None:
         return INSTALL
     place = weights_folder(folder) / name
-    command = f"sam3d-nb weights download --segmenter {name}"
     if not place.is_dir():
-        page = f"https://huggingface.co/{REPOSITORIES[name]}"
-        gated = name in status.GATED
-        terms = f"accept the terms at {page}, {status.TOKEN}, then " if gated else ""
-        return f"{name} has no weights here; {terms}run: {command}"
+        return f"{name} has no weights here; {status.first_steps(name)}"
     try:
         check_files(place, read_manifest(place, name))
     except WeightsError as error:
+        command = status.download_command(name)
         return f"{name} is damaged: {error}; delete {place}, then run: {command}"
     return ""
 

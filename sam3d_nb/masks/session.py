@@ -12,7 +12,15 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.masks.brush import make_stroke, paint
 from sam3d_nb.masks.runs import decode_runs, encode_runs
 from sam3d_nb.masks.segmenter import Box, Prompt, Segment, Segmenter
-from sam3d_nb.masks.target import Candidate, Point, Target, as_mask, empty_target, read_candidates
+from sam3d_nb.masks.target import (
+    Candidate,
+    Point,
+    Target,
+    as_mask,
+    empty_target,
+    is_whole,
+    read_candidates,
+)
 
 MAX_STEPS = 200
 """Steps that can be undone; earlier ones are forgotten."""
@@ -288,6 +296,5 @@ class Session:
 
 
 def _is_index(number: int, count: int) -> bool:
-    """Say whether a number, perhaps out of a browser's message, counts one of `count` things."""
-    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    return whole and 0 <= number < count
+    """Say whether a number counts one of `count` things."""
+    return is_whole(number) and 0 <= number < count

@@ -94,13 +94,18 @@ def read_candidates(
 def _candidate(
     index: int, item: Any, shape: tuple[int, int], names: Mapping[int, str]
 ) -> Candidate:
-    if not isinstance(index, int | np.integer) or isinstance(index, bool):
+    if not is_whole(index):
         raise InputError(f"masks go by whole numbers, not by {index!r}; names are for `names`")
     name = getattr(item, "name", UNNAMED)
     name = names.get(index, f"mask {index}") if name in ("", UNNAMED) else name
     score = float(getattr(item, "score", 1.0))
     mask = as_mask(getattr(item, "mask", item), shape, f"mask {index}")
     return Candidate(index, str(name), encode_runs(mask), score)
+
+
+def is_whole(number: Any) -> bool:
+    """Say whether something, perhaps out of a browser's message, is a whole number."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def as_mask(values: Any, shape: tuple[int, int], label: str) -> np.ndarray:

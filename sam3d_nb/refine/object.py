@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -61,12 +60,10 @@ def other_masks(example: Example, index: int | None, own: np.ndarray) -> np.ndar
     object by another mask then: one that shares more than half of the smaller of the two.
     """
     found = np.zeros(example.image.shape[:2], dtype=bool)
-    for other in example.masks:
-        if other != index:
-            with suppress(InputError):
-                mask = example.masks[other]
-                if mask.shape == found.shape and not (index is None and _coincide(mask, own)):
-                    found |= mask
+    for other, mask in example.readable_masks():
+        is_own = _coincide(mask, own) if index is None else other == index
+        if not is_own:
+            found |= mask
     return found
 
 

@@ -84,9 +84,7 @@ def model_status(name: str, folder: str | Path | None = None) -> ModelStatus:
     if started:
         found = f"the download was interrupted after {size_text(started)}"
         return state(False, found, f"resume it: {get}")
-    page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
-    terms = f"accept the terms at {page}, {TOKEN}, then " if name in GATED else ""
-    return state(False, "no weights", f"{terms}run: {get}")
+    return state(False, "no weights", first_steps(name, folder))
 
 
 def _shipped_status() -> ModelStatus:
@@ -104,6 +102,13 @@ def renewal(name: str, folder: str | Path | None = None) -> str:
     """Return how to replace a model that is damaged."""
     remove = _command(f"remove --model {name}", folder)
     return f"get it anew: {remove}, then {download_command(name, folder)}"
+
+
+def first_steps(name: str, folder: str | Path | None = None) -> str:
+    """Return how to get a model of which nothing is there."""
+    page = f"https://huggingface.co/{REPOSITORIES[name][0]}"
+    terms = f"accept the terms at {page}, {TOKEN}, then " if name in GATED else ""
+    return f"{terms}run: {download_command(name, folder)}"
 
 
 def download_command(name: str, folder: str | Path | None = None) -> str:

@@ -395,6 +395,29 @@ def card_latents():
     return flow, fast, both
 
 
+def count_eager(monkeypatch):
+    """Return a list that gets an entry for every step that runs as it is."""
+    eager, beside = [], StepGraphs._beside
+    monkeypatch.setattr(
+        StepGraphs, "_beside", lambda self, *rest: eager.append(1) or beside(self, *rest)
+    )
+    return eager
+
+
+def spoil_early_captures(monkeypatch, flow, fast, spoil):
+    """Call `spoil(x)` within captures without a run; return a list with an entry for each."""
+    transform, tries = flow._transform, []
+
+    def spoiled(x, *arguments, **options):
+        if torch.cuda.is_current_stream_capturing() and not fast._graphs._known:
+            tries.append(1)
+            spoil(x)
+        return transform(x, *arguments, **options)
+
+    monkeypatch.setattr(flow, "_transform", spoiled)
+    return tries
+
+
 def busy():
     """Give the card more to do than the host needs for a capture."""
     torch.cuda._sleep(400_000_000)  # cycles, a fifth of a second
@@ -432,11 +455,7 @@ def test_small_steps_are_captured_without_a_run_where_the_card_had_to_wait(monke
         both(5000, torch.cuda.synchronize)
     assert fast._graphs._starved.keys() == {(True, 1), (False, 1)}
     assert min(fast._graphs._starved.values()) >= 5000 * 8
-    eager = []
-    beside = StepGraphs._beside
-    monkeypatch.setattr(
-        StepGraphs, "_beside", lambda self, *rest: eager.append(1) or beside(self, *rest)
-    )
+    eager = count_eager(monkeypatch)
     expected, actual = both(3000, torch.cuda.synchronize)
     assert torch.equal(actual, expected)
     assert not eager
@@ -450,15 +469,11 @@ def test_where_nothing_can_be_captured_early_steps_run_first(monkeypatch):
     flow, fast, both = card_latents()
     for _ in range(2):
         both(5000, torch.cuda.synchronize)
-    transform, tries = flow._transform, []
 
-    def needy(*arguments, **options):
-        if torch.cuda.is_current_stream_capturing() and not fast._graphs._known:
-            tries.append(1)
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return transform(*arguments, **options)
+    def refuse(x):
+        raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(flow, "_transform", needy)
+    tries = spoil_early_captures(monkeypatch, flow, fast, refuse)
     with pytest.warns(match="captured ahead.*not permitted"):
         expected, actual = both(3000, torch.cuda.synchronize)
     assert torch.equal(actual, expected)
@@ -473,10 +488,7 @@ def test_where_nothing_can_be_captured_early_steps_run_first(monkeypatch):
 def test_steps_of_several_items_are_captured_ahead_without_the_sampler(monkeypatch):
     """Tables that only such steps read are there before, as are those that guided ones read."""
     flow, fast, _ = card_latents()
-    eager, beside = [], StepGraphs._beside
-    monkeypatch.setattr(
-        StepGraphs, "_beside", lambda self, *rest: eager.append(1) or beside(self, *rest)
-    )
+    eager = count_eager(monkeypatch)
     modulation = flow.modulation(torch.tensor([500.0]))
     for count, runs in ((3000, 2), (2000, 2), (1000, 0)):
         eager.clear()
@@ -499,15 +511,7 @@ def test_a_capture_that_cuda_refuses_leaves_a_working_card(monkeypatch):
     flow, fast, both = card_latents()
     for _ in range(2):
         both(5000, torch.cuda.synchronize)
-    transform, tries = flow._transform, []
-
-    def waiting(x, *arguments, **options):
-        if torch.cuda.is_current_stream_capturing() and not fast._graphs._known:
-            tries.append(1)
-            x.sum().item()
-        return transform(x, *arguments, **options)
-
-    monkeypatch.setattr(flow, "_transform", waiting)
+    tries = spoil_early_captures(monkeypatch, flow, fast, lambda x: x.sum().item())
     with pytest.warns(match="captured ahead"):
         expected, actual = both(3000, torch.cuda.synchronize)
     assert torch.equal(actual, expected)
