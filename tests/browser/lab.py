@@ -60,6 +60,7 @@ class Lab:
         page.wait_for_function("() => window.jupyterapp?.commands.hasCommand('docmanager:open')")
         page.evaluate("async () => { await window.jupyterapp.restored; }")
         page.evaluate("window.jupyterapp.shell.collapseLeft()")
+        page.wait_for_function(UNCOVERED)
 
 
 @contextmanager
@@ -127,6 +128,9 @@ async (path) => {
     window.panel = panel;
 }
 """
+UNCOVERED = "() => !document.querySelector('#jupyterlab-splash')"
+"""While JupyterLab starts and changes its theme, a splash screen takes every click."""
+THEME = "(name) => document.body.dataset.jpThemeName === name"
 ACTIVE = "() => window.jupyterapp.shell.currentWidget === window.panel"
 EXECUTE = """
 async (source) => {
@@ -176,6 +180,12 @@ class Notebook:
         """Run a command of JupyterLab and wait for it."""
         script = "async ([name, args]) => { await window.jupyterapp.commands.execute(name, args); }"
         self.page.evaluate(script, [name, arguments or {}])
+
+    def choose_theme(self, name: str) -> None:
+        """Change JupyterLab's theme, and wait until the notebook can be clicked again."""
+        self.command("apputils:change-theme", {"theme": name})
+        self.page.wait_for_function(THEME, arg=name)
+        self.page.wait_for_function(UNCOVERED)
 
     def find(self, selector: str) -> Locator:
         """Return what a cell shows, scrolled into view."""

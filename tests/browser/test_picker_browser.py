@@ -223,8 +223,8 @@ def test_without_a_mouse(open_notebook: Open, screenshot: Keep) -> None:
 def test_dark_theme_and_narrow_window(open_notebook: Open, screenshot: Keep) -> None:
     notebook = open_notebook(ROOM)
     picker = PickerPage(notebook)
-    notebook.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
     try:
+        notebook.choose_theme("JupyterLab Dark")
         picker.page.wait_for_function(DARK)
         picker.click(*column_row(load_example("living_room").mask(0)))
         screenshot("dark")
@@ -237,7 +237,7 @@ def test_dark_theme_and_narrow_window(open_notebook: Open, screenshot: Keep) -> 
         screenshot("narrow")
         picker.page.set_viewport_size(size)
     finally:
-        notebook.command("apputils:change-theme", {"theme": "JupyterLab Light"})
+        notebook.choose_theme("JupyterLab Light")
 
 
 def test_two_views_and_traits_stay_together(open_notebook: Open) -> None:
