@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sam3d_nb.masks.picker import MaskPicker as MaskPicker
     from sam3d_nb.masks.segmenter import Prompt as Prompt
     from sam3d_nb.masks.segmenter import load_segmenter as load_segmenter
+    from sam3d_nb.mesh.finish import Finishing as Finishing
     from sam3d_nb.mesh.finish import finish as finish
     from sam3d_nb.object3d import Object3D as Object3D
     from sam3d_nb.profiling.benchmark import benchmark as benchmark
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Example": "examples",
+    "Finishing": "mesh.finish",
     "MaskFinder": "masks.finder",
     "MaskPicker": "masks.picker",
     "Object3D": "object3d",

@@ -26,6 +26,7 @@ from sam3d_nb.weights.command import add_weights_command
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sam3d_nb.mesh.finish import Finishing
     from sam3d_nb.object3d import Object3D
 
 ALL_MASKS = -1
@@ -122,7 +123,7 @@ def _make_parser() -> _Parser:
     _demo_options(add("demo", _demo, "reconstruct the sample object and write a report"))
     _evaluate_options(add("evaluate", _evaluate, "measure a model against ground truth"))
     batch = add("batch", run_batch, "reconstruct every mask of many photos, a stopped run goes on")
-    batch_options(batch, _option, _switch, _model_options, _formats)
+    batch_options(batch, _option, _switch, _file_options, _model_options)
     profile = add("profile", run_profile, "time a model, by the published method")
     profile_options(profile, _option, _switch, _model_options)
     add_weights_command(commands, [common])
@@ -163,6 +164,17 @@ def _formats(text: str) -> tuple[str, ...]:
     return tuple(part.strip().lower().removeprefix(".") for part in text.split(","))
 
 
+def _file_options(parser: argparse.ArgumentParser) -> None:
+    text = "glb, obj, ply or stl; several with commas (default: glb)"
+    _option(parser, "output_format", type=_formats, default=("glb",), help=text)
+    text = "at most so many in each mesh (default: all that the model made)"
+    _option(parser, "triangles", type=int, help=text)
+    _switch(parser, "fill_holes", "put a lid on every hole of a mesh")
+    _switch(parser, "watertight", "close each mesh, as printers need it, and drop its crumbs")
+    text = "pixels a side of a texture in place of vertex colors, such as 1024 (default: none)"
+    _option(parser, "texture", type=int, help=text)
+
+
 def _model_options(parser: argparse.ArgumentParser) -> None:
     text = "sam-3d-objects, tiny or silhouette (default: the first of these that is ready)"
     _option(parser, "model", help=text)
@@ -179,8 +191,7 @@ def _inference_options(parser: argparse.ArgumentParser) -> None:
     _option(parser, "mask_index", type=int, default=0, help=text)
     _option(parser, "output_dir", default="output", help="results go into a new folder in here")
     _switch(parser, "export_images", "also write the photo with its mask and a preview")
-    text = "glb, obj, ply or stl; several with commas (default: glb)"
-    _option(parser, "output_format", type=_formats, default=("glb",), help=text)
+    _file_options(parser)
     text = "write into a folder without a time in its name and replace the files there"
     _switch(parser, "overwrite", text)
     text = "scene: find up and the floor by none, pca, obb or obb+ (default: none)"
@@ -210,15 +221,17 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 
 def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.examples import load_example
+    from sam3d_nb.mesh.finish import Finishing
     from sam3d_nb.progress import Progress
     from sam3d_nb.runs import check_formats, reconstruct_to_folder
     from sam3d_nb.scene.realign import check_method
     from sam3d_nb.zoo import load_model
 
     check_formats(options.output_format)
+    finishing = Finishing.of(options)
     check_method(options.realign or "none")  # before anything is loaded or looked for
     if options.mask_index in (ALL_MASKS, AUTO_MASKS):
-        return _scene(options)
+        return _scene(options, finishing)
     check_mask_options(options)
     if options.mask_index < 0:
         raise InputError(
@@ -236,6 +249,7 @@ def _inference(options: argparse.Namespace) -> int | None:
             model,
             options.output_dir,
             formats=options.output_format,
+            finishing=finishing,
             seed=options.seed,
             pictures=options.export_images,
             overwrite=options.overwrite,
@@ -253,7 +267,7 @@ def tell_rough_depth(objects: Iterable[Object3D]) -> None:
         print(f"sam3d-nb: {note}", file=sys.stderr)
 
 
-def _scene(options: argparse.Namespace) -> int:
+def _scene(options: argparse.Namespace, finishing: Finishing) -> int:
     from sam3d_nb.examples import load_example
     from sam3d_nb.masks.options import find_masks
     from sam3d_nb.progress import Progress
@@ -272,6 +286,7 @@ def _scene(options: argparse.Namespace) -> int:
             model,
             options.output_dir,
             formats=options.output_format,
+            finishing=finishing,
             seed=options.seed,
             realign=options.realign or "none",
             pictures=options.export_images,

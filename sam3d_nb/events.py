@@ -180,6 +180,22 @@ class SceneDoneEvent(Event):
     result: Scene | None = None
 
 
+# --- Meshes for other programs ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinishingEvent(Event):
+    """The mesh of a complete object is closed, made lighter or textured. name: of the object."""
+
+    stage: ClassVar[str] = "finishing"
+    name: str = "object"
+
+    @property
+    def label(self) -> str:
+        """Whose mesh it is, for progress bars."""
+        return f"finishing {self.name}"
+
+
 # --- Files ----------------------------------------------------------------------------------
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from sam3d_nb.errors import InputError, OutputError
-from sam3d_nb.events import OnEvent, WritingEvent, tell
+from sam3d_nb.events import FinishingEvent, OnEvent, WritingEvent, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
+from sam3d_nb.mesh.finish import AS_MADE, Finishing
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
@@ -43,6 +44,7 @@ def reconstruct_to_folder(
     output_dir: str | Path = "output",
     *,
     formats: tuple[str, ...] = ("glb",),
+    finishing: Finishing = AS_MADE,
     seed: int = 0,
     pictures: bool = False,
     overwrite: bool = False,
@@ -52,11 +54,14 @@ def reconstruct_to_folder(
 
     The folder is new and named after time, example and mask. With `overwrite` it is named after
     example and mask alone, and files in it are replaced. Gaussians, where the model makes any, go
-    into a PLY file of their own. pictures: also write the photo with its mask and a contact sheet
-    of the result. on_event: called with every event of the model, then with `WritingEvent`s.
+    into a PLY file of their own. finishing: what is done with the mesh before it is written.
+    pictures: also write the photo with its mask and a contact sheet of the result. on_event: called
+    with every event of the model, then with a `FinishingEvent` where there is something to finish,
+    then with `WritingEvent`s.
 
     Raises InputError for an unknown format or mask, OutputError where nothing can be written;
-    both before anything is reconstructed.
+    both before anything is reconstructed; ReconstructionError, also where the mesh cannot be
+    finished as asked.
     """
     check_formats(formats)
     example.mask(index)
@@ -64,6 +69,10 @@ def reconstruct_to_folder(
     folder = result_folder(output_dir, name, overwrite=overwrite)
     try:
         result = model.reconstruct(example, index, seed=seed, on_event=on_event)
+        if finishing:
+            tell(on_event, FinishingEvent(name=result.name))
+            result = finishing.apply(result)
+            tell(on_event, FinishingEvent(1.0, result.name))
         tell(on_event, WritingEvent())
         files = {
             kind: result.save(folder / f"{name}.{kind}", overwrite=overwrite) for kind in formats

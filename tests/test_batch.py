@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sam3d_nb.batch.inputs import read_photo
 from sam3d_nb.batch.results import read_manifest
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError, WeightsError
+from sam3d_nb.mesh.finish import Finishing
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.pipeline import Run, finish
 from sam3d_nb.request import Request
@@ -176,6 +177,24 @@ def test_options_go_to_the_model_and_decide(photos: Path, output: Path) -> None:
         s3.reconstruct_batch(photos, output, "silhouette", options={"size": 0.5})
 
 
+def test_meshes_are_finished_as_those_of_single_runs(
+    photos: Path, output: Path, tmp_path: Path
+) -> None:
+    arguments = ["batch", f"--images_dir={photos}", f"--output_dir={output}", "--model=silhouette"]
+    assert cli.main([*arguments, "--triangles=200", "--texture=64"]) == 0
+    wish = Finishing(triangles=200, texture=64)
+    example, model = s3.load_example(photos / "box"), s3.load_model("silhouette")
+    alone = reconstruct_to_folder(example, 1, model, tmp_path / "alone", finishing=wish)
+    assert (output / "box" / "box_1.glb").read_bytes() == alone.files["glb"].read_bytes()
+    mesh = load_mesh(output / "box" / "box_1.glb")
+    assert len(mesh.faces) <= 200
+    assert mesh.texture.shape == (64, 64, 3)
+    (head,) = records(output, "run")
+    assert head["finishing"] == asdict(wish)
+    again = s3.reconstruct_batch(photos, output, "silhouette", finishing=wish)
+    assert again.count("skipped") == 5
+
+
 def test_warnings_are_in_the_manifest(photos: Path, output: Path) -> None:
     class Warning_(Toy):
         def misbehave(self, request: Request) -> None:
@@ -215,7 +234,9 @@ def test_an_object_whose_file_is_damaged_is_made_again(
     assert files(output) == before
 
 
-@pytest.mark.parametrize("change", ["seed", "formats", "model", "photo", "mask", "camera"])
+@pytest.mark.parametrize(
+    "change", ["seed", "formats", "finishing", "model", "photo", "mask", "camera"]
+)
 def test_other_inputs_or_settings_replace_nothing_unasked(
     photos: Path, output: Path, change: str
 ) -> None:
@@ -227,6 +248,8 @@ def test_other_inputs_or_settings_replace_nothing_unasked(
         given["seed"] = 1
     elif change == "formats":
         given["formats"] = ("ply",)
+    elif change == "finishing":
+        given["finishing"] = Finishing(fill_holes=True)
     elif change == "model":
         given["model"] = Toy(version="2")
     else:

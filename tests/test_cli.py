@@ -18,6 +18,7 @@ import sam3d_nb as s3
 from sam3d_nb import cli, runs
 from sam3d_nb.errors import OutputError, ReconstructionError, Sam3dError, WeightsError
 from sam3d_nb.mesh.export import load_object
+from sam3d_nb.mesh.topology import topology
 from sam3d_nb.pipeline import Run
 from sam3d_nb.request import Request
 from sam3d_nb.silhouette import Silhouette
@@ -117,6 +118,39 @@ def test_gaussians_are_written_beside_the_mesh(
     (folder,) = output.iterdir()
     assert files(folder) == ["desk_lamp_14.glb", "desk_lamp_14_gaussians.ply"]
     assert (folder / "desk_lamp_14_gaussians.ply").read_bytes().startswith(b"ply")
+
+
+def test_a_light_closed_and_textured_mesh_on_request(photo: Path, output: Path) -> None:
+    arguments = ["inference", f"--image_path={photo}", "--mask_index=14", "--overwrite"]
+    arguments += [f"--output_dir={output}", "--model=silhouette", "--output_format=glb,obj"]
+    assert cli.main([*arguments, "--triangles=300", "--watertight", "--texture=64"]) == 0
+    (folder,) = output.iterdir()
+    path = folder / "desk_lamp_14.glb"
+    assert_valid_glb(path)
+    mesh = load_object(path).mesh
+    assert mesh.texture is not None
+    assert mesh.texture.shape == (64, 64, 3)
+    assert len(mesh.faces) <= 300
+    assert topology(mesh).watertight
+    assert (folder / "desk_lamp_14.mtl").is_file()
+
+
+@pytest.mark.parametrize("mask", [14, -1, -2])
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [("--triangles=2", "from 4 up, not to 2"), ("--texture=4", "4 were asked for")],
+)
+def test_a_mesh_that_cannot_be_is_told_before_any_work(
+    photo: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    mask: int,
+    option: str,
+    sentence: str,
+) -> None:
+    arguments = ["inference", f"--image_path={photo}", f"--mask_index={mask}", option]
+    fails(capsys, 3, sentence, [*arguments, f"--output_dir={output}"])
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("mask", [14, -1])

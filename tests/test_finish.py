@@ -1,5 +1,6 @@
 """Raw meshes finished for other programs, and saved."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from gltf import assert_valid_glb
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.finish import finish
+from sam3d_nb.mesh.finish import Finishing, finish
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.mesh.topology import topology
 from sam3d_nb.object3d import Object3D, Provenance
@@ -90,6 +91,23 @@ def test_an_object_is_returned_with_the_mesh_that_was_asked_for() -> None:
     lids = finish(given, fill_holes=True).mesh
     np.testing.assert_array_equal(lids.faces, finish(given.mesh, fill_holes=True).faces)
     assert len(lids.faces) > len(given.mesh.faces)
+
+
+def test_a_wish_for_many_objects_is_checked_at_once_and_is_what_finish_does() -> None:
+    given = fields.object_of(raw())
+    wish = Finishing(triangles=500, texture=256)
+    made, expected = wish.apply(given), finish(given, triangles=500, texture=256)
+    np.testing.assert_array_equal(made.mesh.vertices, expected.mesh.vertices)
+    np.testing.assert_array_equal(made.mesh.texture, expected.mesh.texture)
+    assert wish
+    assert not Finishing()
+    assert Finishing().apply(given) is given
+    empty = replace(given, mesh=Mesh(np.zeros((0, 3)), np.zeros((0, 3))))
+    assert wish.apply(empty) is empty, "there may be gaussians alone"
+    with pytest.raises(InputError, match="whole number of triangles from 4 up, not to 3"):
+        Finishing(triangles=3)
+    with pytest.raises(InputError, match="pixels a side but 5 were asked for"):
+        Finishing(texture=5)
 
 
 def test_an_object_without_vertex_colors_has_those_of_its_gaussians_baked() -> None:

@@ -39,13 +39,14 @@ from sam3d_nb.examples import Example
 from sam3d_nb.frames import Pose, project
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.export import load_object
+from sam3d_nb.mesh.finish import Finishing, finish
 from sam3d_nb.mesh.glb import unpack_glb
 from sam3d_nb.model.cache import SceneCache
 from sam3d_nb.object3d import Object3D, Provenance
 from sam3d_nb.pipeline import Model, Reconstruction, Run
 from sam3d_nb.progress import Progress
 from sam3d_nb.request import Request
-from sam3d_nb.scene import Scene
+from sam3d_nb.scene import Failure, Scene
 from sam3d_nb.scene.export import unique_names
 from sam3d_nb.scene.keep import Keep
 from sam3d_nb.scene.runs import UNFINISHED
@@ -596,6 +597,43 @@ def test_unique_names() -> None:
     assert unique_names(["camera"], ["camera"]) == ["camera_2"]
 
 
+# --- Meshes for other programs ---------------------------------------------------------------
+
+FAILED = Failure("lamp", 7, "ReconstructionError", "too thin")
+
+
+def test_a_finished_scene_stands_where_it_stood(scene: Scene) -> None:
+    events: list[Event] = []
+    done = scene.realigned("obb+").finished(triangles=8, texture=64, on_event=events.append)
+    assert done.poses == scene.realigned("obb+").poses
+    assert done.world == scene.realigned("obb+").world
+    for made, given in zip(done, scene, strict=True):
+        assert len(made.mesh.faces) <= 8 < len(given.mesh.faces)
+        assert made.mesh.texture is not None
+        assert made.gaussians is given.gaussians
+    assert [event.fraction for event in events] == [0, 1 / 3, 2 / 3, 1]
+    assert [event.label for event in events[:3]] == [f"finishing {made.name}" for made in scene]
+    assert scene.finished() is scene
+    with pytest.raises(InputError, match="from 4 up, not to 0"):
+        scene.finished(triangles=0)
+
+
+def test_an_object_that_cannot_be_finished_joins_the_failures(scene: Scene) -> None:
+    grey = replace(scene[1], mesh=Mesh(scene[1].mesh.vertices, scene[1].mesh.faces), gaussians=None)
+    mixed = replace(scene, objects=(scene[0], grey, scene[2]), failures=(FAILED,))
+    done = mixed.finished(texture=64)
+    assert [made.name for made in done] == [scene[0].name, scene[2].name]
+    assert done.poses == (scene.poses[0], scene.poses[2])
+    assert done.failures[0] is FAILED
+    (failure,) = done.failures[1:]
+    assert (failure.name, failure.kind) == (grey.name, "InputError")
+    assert failure.mask_index == grey.provenance.mask_index
+    assert "neither vertex colors nor a texture" in failure.reason
+    with pytest.raises(InputError, match="nothing to bake"):
+        Scene((grey,), failures=(FAILED,)).finished(texture=64)
+    assert len(Scene((), failures=(FAILED,)).finished(texture=64)) == 0
+
+
 # --- Looking at it --------------------------------------------------------------------------
 
 
@@ -686,6 +724,34 @@ def test_objects_and_pictures_on_request(folder: Path, cubes: Cubes) -> None:
     left = (preview.shape[1] - 2 * (W + 12) - legend_width(example().names)) // 2
     np.testing.assert_array_equal(preview[12 : 12 + H, left : left + W], example().image)
     assert cli.main(arguments(folder, *more)) == 0  # replaces all of them
+
+
+def test_finished_meshes_on_request(
+    folder: Path,
+    cubes: Cubes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    more = ["--texture=64", "--save_all_objects", "--overwrite"]
+    made = folder.parent / "output" / "discs_scene"
+
+    def refuse(wish: Finishing, thing: Object3D) -> Object3D:
+        if thing.provenance.mask_index == 2:
+            raise ReconstructionError("too tangled; ask for more")
+        return finish(thing, texture=wish.texture)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finishing, "apply", refuse)
+        assert cli.main(arguments(folder, *more)) == ReconstructionError.exit_code
+    assert "thing (mask 2) failed: too tangled; ask for more" in capsys.readouterr().err
+    assert list(nodes_of(made / "scene.glb")) == ["thing", "thing_2", "camera"]
+    assert cli.main(arguments(folder, *more)) == 0
+    assert cubes.made == [0, 2, 4], "what is finished anew is not made anew"
+    assert "3 of 3 objects were made by an earlier run" in capsys.readouterr().err
+    assert_valid_glb(made / "scene.glb")
+    document, _ = unpack_glb((made / "scene.glb").read_bytes())
+    assert len(document["textures"]) == 3
+    assert load_object(made / "objects" / "4_thing.glb").mesh.texture.shape == (64, 64, 3)
 
 
 def test_exit_code_of_a_scene_in_which_an_object_failed(

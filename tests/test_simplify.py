@@ -174,5 +174,10 @@ def test_what_cannot_be_cut_down_so_far(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ReconstructionError, match="nothing is left of the mesh"):
         simplify(line, 10)
     monkeypatch.setattr("sam3d_nb.mesh.simplify._collapse", lambda v, f, *_, **__: (v, f))
-    with pytest.raises(ReconstructionError, match=r"too tangled .* and 10 were asked for"):
+    with pytest.raises(
+        ReconstructionError, match=r"too tangled .* 10 were asked for; ask for more$"
+    ):
         simplify(chair(), 10)
+    opened = fields.cut(chair(), np.arange(len(chair().faces)) > 5)
+    with pytest.raises(ReconstructionError, match=r"more, or make it watertight first$"):
+        simplify(opened, 10)

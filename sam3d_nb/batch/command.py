@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from sam3d_nb.errors import ReconstructionError
 
@@ -18,16 +17,15 @@ def batch_options(
     parser: argparse.ArgumentParser,
     option: Option,
     switch: Option,
+    file_options: Option,
     model_options: Option,
-    formats: Callable[[str], Any],
 ) -> None:
     """Add the options of `batch`, with the helpers of the command line."""
     text = "folder of example folders, or an example (default: those of the package)"
     option(parser, "images_dir", help=text)
     text = "where objects go; a run that was stopped goes on there (default: output/batch)"
     option(parser, "output_dir", default="output/batch", help=text)
-    text = "glb, obj, ply or stl; several with commas (default: glb)"
-    option(parser, "output_format", type=formats, default=("glb",), help=text)
+    file_options(parser)
     text = "tries more where memory ran out or a worker died (default: 2)"
     option(parser, "retries", type=int, default=2, help=text)
     switch(parser, "overwrite", "replace objects there of other inputs or settings")
@@ -43,6 +41,7 @@ def batch_options(
 def run_batch(options: argparse.Namespace) -> int:
     """Reconstruct the batch, print its summary, and say what failed."""
     from sam3d_nb.batch.run import reconstruct_batch
+    from sam3d_nb.mesh.finish import Finishing
     from sam3d_nb.progress import counting
 
     with counting() as bar:
@@ -51,6 +50,7 @@ def run_batch(options: argparse.Namespace) -> int:
             options.output_dir,
             options.model,
             formats=options.output_format,
+            finishing=Finishing.of(options),
             seed=options.seed,
             device=options.device,
             memory=options.memory,

@@ -81,7 +81,8 @@ class Maker:
             self._shared = self.model.shared()
         options = {**self.settings.options, **self._shared}
         seed = self.settings.seed
-        return finish(self.model.stream(self._example, mask, seed=seed, **options), on_event)
+        made = finish(self.model.stream(self._example, mask, seed=seed, **options), on_event)
+        return self.settings.finishing.apply(made)
 
     def forget(self) -> None:
         """Let go of the photo that the latest object came from."""

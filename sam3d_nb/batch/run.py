@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,7 @@ from sam3d_nb.batch.results import Batch
 from sam3d_nb.batch.settings import Settings, check_number, object_key
 from sam3d_nb.errors import InputError, OutputError
 from sam3d_nb.machine import hardware, versions
+from sam3d_nb.mesh.finish import AS_MADE, Finishing
 from sam3d_nb.pipeline import Model
 from sam3d_nb.work.inputs import InputHashes
 from sam3d_nb.work.items import Images, Item, list_work
@@ -31,6 +33,7 @@ def reconstruct_batch(
     model: str | Model | Load | None = None,
     *,
     formats: tuple[str, ...] = ("glb",),
+    finishing: Finishing = AS_MADE,
     seed: int = 0,
     device: str = "auto",
     memory: str = "auto",
@@ -46,24 +49,25 @@ def reconstruct_batch(
 
     images_dir: see `list_work`. model: a name, a model that is loaded, or a function that loads
     one; by default the best that is ready, on `device` under the plan `memory`. formats: of the
-    meshes. options: what else `reconstruct` of the model takes. retries: how often an object is
-    tried again after memory ran out or its worker died; other failures are final. overwrite:
-    replace objects in `output_dir` of other inputs or settings. on_progress: called with objects
-    that are dealt with, their total, and the latest one's name.
+    meshes. finishing: what is done with each mesh before it is written. options: what else
+    `reconstruct` of the model takes. retries: how often an object is tried again after memory ran
+    out or its worker died; other failures are final. overwrite: replace objects in `output_dir` of
+    other inputs or settings. on_progress: called with objects that are dealt with, their total, and
+    the latest one's name.
 
     engine: `local` makes one object after another; `ray` as many at once as there are `workers`,
     by default one for each GPU of the Ray cluster at `ray_address`, or one for each machine where
     no GPU is used; without an address Ray is started on this machine. The files are the same.
 
     An object is finished when its files and its record in `manifest.jsonl` are on disk. It is
-    skipped by later runs with the same inputs, seed, model, options and formats. An object that
-    fails has a record that says why, the others go on, and the next run tries it again.
+    skipped by later runs with the same inputs, seed, model, options, formats and finishing. An
+    object that fails has a record that says why, the others go on, and the next run tries it again.
 
     Raises InputError for bad arguments, OutputError where `output_dir` cannot be written or holds
     objects of other inputs or settings, WeightsError. A KeyboardInterrupt, or SIGTERM, ends the
     work and leaves whole files.
     """
-    settings = Settings(seed, tuple(formats), dict(options or {}))
+    settings = Settings(seed, tuple(formats), dict(options or {}), finishing)
     check_number("retries", retries, 0)
     if engine not in ENGINES:
         raise InputError(f"there is no engine {engine!r}; choose from {', '.join(ENGINES)}")
@@ -216,6 +220,7 @@ class _Run:
             "device": self.engine.identity.device,
             "seed": self.settings.seed,
             "formats": list(self.settings.formats),
+            "finishing": asdict(self.settings.finishing),
             "options": {name: _plain(value) for name, value in self.settings.options.items()},
             "engine": self.engine.name,
             "workers": self.engine.workers,

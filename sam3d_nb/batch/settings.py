@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sam3d_nb import __version__
 from sam3d_nb.errors import InputError
+from sam3d_nb.mesh.finish import AS_MADE, Finishing
 from sam3d_nb.pipeline import Model
 from sam3d_nb.runs import check_formats
 
@@ -23,13 +24,15 @@ PLACE = ("device", "accelerated")
 class Settings:
     """The same for all objects of a batch.
 
-    formats: of the files. options: what else `reconstruct` of the model takes. Raises InputError
-    for an unknown format, and unless the seed is a whole number from 0 to 2^63 - 1.
+    formats: of the files. options: what else `reconstruct` of the model takes. finishing: what is
+    done with each mesh before it is written. Raises InputError for an unknown format, and unless
+    the seed is a whole number from 0 to 2^63 - 1.
     """
 
     seed: int = 0
     formats: tuple[str, ...] = ("glb",)
     options: Mapping[str, Any] = field(default_factory=dict)
+    finishing: Finishing = AS_MADE
 
     def __post_init__(self) -> None:
         check_formats(self.formats)
@@ -68,6 +71,8 @@ def object_key(identity: Identity, settings: Settings, inputs_sha256: str) -> st
         "formats": sorted(set(settings.formats)),
         "inputs": inputs_sha256,
     }
+    if settings.finishing:  # without, keys are those of versions that had none
+        about["finishing"] = asdict(settings.finishing)
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

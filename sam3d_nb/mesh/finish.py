@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh.bake import bake, check_colors
@@ -85,6 +85,44 @@ def finish(
     if shape is closed:
         return closed
     return Mesh(shape.vertices, shape.faces, fitted_colors(closed, shape))
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """What `finish` is to do with each of many objects; by default nothing.
+
+    triangles, fill_holes, watertight, texture: as `finish` takes them. Raises InputError for
+    numbers out of range.
+    """
+
+    triangles: int | None = None
+    fill_holes: bool = False
+    watertight: bool = False
+    texture: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.triangles is not None:
+            check_count(self.triangles)
+        if self.texture is not None:
+            check_size(self.texture)
+
+    @classmethod
+    def of(cls, options: Any) -> Finishing:
+        """Return what options of the command line, of the same names, ask for."""
+        return cls(options.triangles, options.fill_holes, options.watertight, options.texture)
+
+    def __bool__(self) -> bool:
+        return self != AS_MADE
+
+    def apply(self, made: Object3D) -> Object3D:
+        """Return the object with its mesh finished, as it is where it has no triangles.
+
+        Raises what `finish` does.
+        """
+        return finish(made, **asdict(self)) if self and len(made.mesh.faces) else made
+
+
+AS_MADE = Finishing()
 
 
 def _solid(mesh: Mesh) -> Mesh:

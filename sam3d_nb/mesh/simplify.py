@@ -16,7 +16,7 @@ from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh.formats import vertex_colors
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.nearest import Surface
-from sam3d_nb.mesh.topology import face_normals, open_edges, weld, without_twins
+from sam3d_nb.mesh.topology import face_normals, open_edges, topology, weld, without_twins
 
 FEWEST = 4  # triangles of a closed surface
 HOLD = 0.1  # weight of a vertex's own place, in what the source's vertices weigh on average
@@ -75,9 +75,12 @@ def reduced(
             found = _collapse(*found, triangles, keep_border=False)
         vertices, faces = found[0] * size + low, found[1]
     if len(faces) > triangles:
+        hint = "ask for more"
+        if not topology(Mesh(vertices, faces)).watertight:
+            hint += ", or make it watertight first"
         raise ReconstructionError(
             f"the mesh of {count} triangles is too tangled to get below {len(faces)}, and "
-            f"{triangles} were asked for; ask for more, or make it watertight first"
+            f"{triangles} were asked for; {hint}"
         )
     if not len(faces):
         raise ReconstructionError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sam3d_nb.errors import InputError, OutputError, Sam3dError, WeightsError
+from sam3d_nb.errors import InputError, OutputError, WeightsError
 from sam3d_nb.events import (
     DepthEvent,
     DoneEvent,
@@ -27,6 +26,7 @@ from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
 from sam3d_nb.request import Request, make_request, resolve_request
 from sam3d_nb.scene.behind import Behind
+from sam3d_nb.scene.failures import failure_of, raise_all_failed
 from sam3d_nb.scene.keep import Keep, Keys
 from sam3d_nb.scene.realign import check_method
 from sam3d_nb.scene.scene import Failure, Scene
@@ -150,7 +150,7 @@ class _Work:
         with nullcontext() if self.keep is None else Behind(self.keep) as behind:
             objects, failures = yield from self._objects(jobs, behind)
         if not objects:
-            _raise_all_failed(failures)
+            raise_all_failed(failures)
         if self.pointmap is None and self.keep is not None and self.keys is not None:
             self.pointmap = self.keep.get_pointmap(self.keys.pointmap())
         given = objects[0].intrinsics
@@ -180,7 +180,7 @@ class _Work:
             except FOR_ALL:
                 raise
             except Exception as error:
-                failures.append(_failure(job, error))
+                failures.append(failure_of(job.name, job.mask_index, error))
                 yield ObjectFailedEvent(*place, failure=failures[-1])
             else:
                 objects.append(made)
@@ -248,19 +248,3 @@ def _labeled(made: Object3D, job: Job) -> Object3D:
     """Return `made` under the name and the mask index of its job."""
     provenance = replace(made.provenance, mask_index=job.mask_index)
     return replace(made, name=job.name, provenance=provenance)
-
-
-def _failure(job: Job, error: Exception) -> Failure:
-    if isinstance(error, Sam3dError):
-        return Failure(job.name, job.mask_index, type(error).__name__, str(error))
-    reason = f"unexpected {type(error).__name__}: {error}; please report it"
-    trace = "".join(traceback.format_exception(error))
-    return Failure(job.name, job.mask_index, type(error).__name__, reason, trace)
-
-
-def _raise_all_failed(failures: list[Failure]) -> None:
-    """Raise the kind of error that the first object had."""
-    first = failures[0]
-    kinds = {kind.__name__: kind for kind in Sam3dError.__subclasses__()}
-    many = "" if len(failures) == 1 else f"none of the {len(failures)} objects could be made; "
-    raise kinds.get(first.kind, Sam3dError)(f"{many}{first.name}: {first.reason}")

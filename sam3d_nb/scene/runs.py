@@ -11,10 +11,12 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.events import Event, ObjectDoneEvent, OnEvent, WritingEvent, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
+from sam3d_nb.mesh.finish import AS_MADE, Finishing
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.pipeline import Model
 from sam3d_nb.runs import check_formats, plain_name, result_folder, result_name
 from sam3d_nb.scene.export import unique_names
+from sam3d_nb.scene.finish import finish_scene
 from sam3d_nb.scene.keep import Keep
 from sam3d_nb.scene.realign import check_method
 from sam3d_nb.scene.scene import Scene
@@ -44,6 +46,7 @@ def scene_to_folder(
     output_dir: str | Path = "output",
     *,
     formats: tuple[str, ...] = ("glb",),
+    finishing: Finishing = AS_MADE,
     seed: int = 0,
     realign: str = "none",
     pictures: bool = False,
@@ -55,10 +58,11 @@ def scene_to_folder(
 
     The folder holds `scene.glb`, or what `formats` names, and the gaussians of the scene where the
     model makes any. It is new and named after time and example; with `overwrite` it is named after
-    the example alone, and files in it are replaced. realign: see `Scene.realigned`. pictures: also
-    the photo with its masks and the contact sheet of the scene. save_all_objects: also each object
-    on its own, in the object frame, in the folder `objects`. on_event: called with every event of
-    the model, then with `WritingEvent`s.
+    the example alone, and files in it are replaced. realign: see `Scene.realigned`. finishing: see
+    `Scene.finished`. pictures: also the photo with its masks and the contact sheet of the scene.
+    save_all_objects: also each object on its own, in the object frame, in the folder `objects`.
+    on_event: called with every event of the model, then with a `FinishingEvent` for each object
+    where there is something to finish, then with `WritingEvent`s.
 
     Finished objects are kept in `output_dir` until the scene is complete without failures, so that
     a run that was stopped goes on from there when it is started again. A KeyboardInterrupt says so.
@@ -78,6 +82,7 @@ def scene_to_folder(
         scene = model.reconstruct_scene(
             example, seed=seed, realign=realign, on_event=count, save_dir=keep.folder
         )
+        scene = finish_scene(scene, finishing, on_event)
         folder = result_folder(output_dir, name, overwrite=overwrite)
         made = [folder / "objects", folder]
         tell(on_event, WritingEvent())

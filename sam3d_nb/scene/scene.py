@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam3d_nb.errors import InputError
+from sam3d_nb.events import OnEvent
 from sam3d_nb.frames import CAMERA, OPENGL_CAMERA, Pose, pose_between
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.object3d import Object3D
@@ -102,6 +103,26 @@ class Scene:
         from sam3d_nb.scene.realign import realign
 
         return realign(self, method)
+
+    def finished(
+        self,
+        *,
+        triangles: int | None = None,
+        fill_holes: bool = False,
+        watertight: bool = False,
+        texture: int | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Scene:
+        """Return the scene with each object's mesh finished, see `sam3d_nb.finish`; poses stay.
+
+        An object whose mesh cannot be finished joins the failures. on_event: called with a
+        `FinishingEvent` before each object. Raises InputError for numbers out of range, and the
+        first object's error where no object is left.
+        """
+        from sam3d_nb.mesh.finish import Finishing
+        from sam3d_nb.scene.finish import finish_scene
+
+        return finish_scene(self, Finishing(triangles, fill_holes, watertight, texture), on_event)
 
     def meshes(self) -> list[Mesh]:
         """Return every object's mesh in the world."""

@@ -1,0 +1,27 @@
+"""What objects of a scene fail by: told while the rest go on, raised where nothing is left."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from sam3d_nb.errors import Sam3dError
+from sam3d_nb.scene.scene import Failure
+
+
+def failure_of(name: str, mask_index: int | None, error: Exception) -> Failure:
+    """Return what became of an object; where nobody expected the error, with its traceback."""
+    kind = type(error).__name__
+    if isinstance(error, Sam3dError):
+        return Failure(name, mask_index, kind, str(error))
+    reason = f"unexpected {kind}: {error}; please report it"
+    return Failure(name, mask_index, kind, reason, "".join(traceback.format_exception(error)))
+
+
+def raise_all_failed(failures: Sequence[Failure]) -> NoReturn:
+    """Raise the kind of error that the first object had."""
+    first = failures[0]
+    kinds = {kind.__name__: kind for kind in Sam3dError.__subclasses__()}
+    many = "" if len(failures) == 1 else f"none of the {len(failures)} objects could be made; "
+    raise kinds.get(first.kind, Sam3dError)(f"{many}{first.name}: {first.reason}")
