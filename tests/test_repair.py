@@ -14,6 +14,7 @@ from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.holes import lid, rims
 from sam3d_nb.mesh.repair import fill_holes, make_watertight
+from sam3d_nb.mesh.solid import winding_number
 from sam3d_nb.mesh.topology import face_normals, open_edges, oriented, topology
 
 
@@ -270,6 +271,33 @@ def test_a_cavity_stays_and_what_is_inside_out_beside_it_turns() -> None:
     assert topology(cavity).volume == pytest.approx(shell - core)
     beside = make_watertight(joined(outer, moved(hollow, 5, 0, 0)))
     assert topology(beside).volume == pytest.approx(shell + core)
+
+
+def test_bodies_at_one_place_are_moved_apart() -> None:
+    """All vertices and faces alike, so that all of them move the same way."""
+    cube = shapes.box((1, 1, 1))
+    closed = make_watertight(joined(cube, cube, (cube[0], cube[1][:, ::-1])))
+    assert_watertight(closed)
+    assert topology(closed).components == len(closed.faces) // len(cube[1])
+
+
+def test_the_winding_number_is_that_of_all_solid_angles() -> None:
+    rng = np.random.default_rng(0)
+    outer, inner = shapes.icosphere(3), shapes.icosphere(2, 0.5)
+    nested = joined(outer, inner, moved((inner[0], inner[1][:, ::-1]), 0.3, 0.2, 0), outer)
+    corners = nested.vertices[nested.faces].astype(np.float64)
+    level = np.column_stack([rng.uniform(-1, 1, (50, 2)), rng.choice(nested.vertices[:, 2], 50)])
+    found = []
+    for point in [*rng.uniform(-1.2, 1.2, (200, 3)), *level]:  # some rays meet vertices
+        a, b, c = (corners - point).transpose(1, 0, 2)
+        x, y, z = (np.linalg.norm(side, axis=1) for side in (a, b, c))
+        above = (a * np.cross(b, c)).sum(1)
+        below = x * y * z + (a * b).sum(1) * z + (b * c).sum(1) * x + (c * a).sum(1) * y
+        angles = np.arctan2(above, below).sum() / (2 * np.pi)
+        found.append(winding_number(point, corners))
+        assert found[-1] == pytest.approx(angles, abs=1e-6)
+    assert set(found) >= {0, 2, 3}
+    assert winding_number(np.zeros(3), corners[:0]) == 0
 
 
 def test_one_turned_component_keeps_the_winding_of_most_of_its_area() -> None:

@@ -11,9 +11,10 @@ import shapes
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.evaluation.surface import sample_surface
 from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh import simplify as simplifying
 from sam3d_nb.mesh.color import to_linear, to_srgb
 from sam3d_nb.mesh.nearest import Surface
-from sam3d_nb.mesh.simplify import HOLD, fitted_colors, simplify
+from sam3d_nb.mesh.simplify import HOLD, by_quadric_error, fitted_colors, reduced, simplify
 from sam3d_nb.mesh.topology import face_normals, topology
 
 
@@ -169,15 +170,41 @@ def test_few_triangles_of_a_tangle() -> None:
     assert 0 < len(simplify(tangle, 10).faces) <= 10
 
 
-def test_what_cannot_be_cut_down_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+def bush(leaves: int, size: float) -> Mesh:
+    """Sheets of 98 triangles, as long as `size`, anywhere in the unit cube."""
+    rng = np.random.default_rng(0)
+    vertices, faces = fields.grid(8)
+    turns = np.linalg.qr(rng.normal(size=(leaves, 3, 3)))[0]
+    places = vertices * size @ turns + rng.uniform(-0.5, 0.5, (leaves, 1, 3))
+    numbers = faces + len(vertices) * np.arange(leaves)[:, None, None]
+    return Mesh(places.reshape(-1, 3), numbers.reshape(-1, 3))
+
+
+def test_shreds_that_quadric_error_cannot_cut_down_are_clustered() -> None:
+    leaves = bush(200, 0.1)
+    assert len(by_quadric_error(leaves.vertices, leaves.faces, 600)[1]) > 2000
+    small = simplify(leaves, 600)
+    assert 500 < len(small.faces) <= 600
+    apart = Surface(small).closest(leaves.vertices).distance
+    assert apart.mean() < 0.04
+
+
+def test_what_quadric_error_takes_apart_is_clustered_if_that_comes_closer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = fields.cut(chair(), np.arange(len(chair().faces)) % 2 == 0)
+    part = fields.cut(chair(), chair().vertices[chair().faces][:, :, 0].mean(1) > 0)
+    whole = by_quadric_error(chair().vertices, chair().faces, 2000)
+    found = iter([(part.vertices, part.faces[:2000]), whole, (half.vertices, half.faces[:2000])])
+    monkeypatch.setattr(simplifying, "by_quadric_error", lambda *_: next(found))
+    assert reduced(chair().vertices, chair().faces, 2000) is whole
+
+    monkeypatch.setattr(simplifying, "by_quadric_error", lambda v, f, _: (v, f))
+    clustered = simplify(chair(), 10)
+    assert 0 < len(clustered.faces) <= 10, "the last resort, whatever the library does"
+
+
+def test_nothing_is_left_of_a_line() -> None:
     line = Mesh(fields.grid(20)[0] * (1, 0, 0), fields.grid(20)[1])
     with pytest.raises(ReconstructionError, match="nothing is left of the mesh"):
         simplify(line, 10)
-    monkeypatch.setattr("sam3d_nb.mesh.simplify._collapse", lambda v, f, *_, **__: (v, f))
-    with pytest.raises(
-        ReconstructionError, match=r"too tangled .* 10 were asked for; ask for more$"
-    ):
-        simplify(chair(), 10)
-    opened = fields.cut(chair(), np.arange(len(chair().faces)) > 5)
-    with pytest.raises(ReconstructionError, match=r"more, or make it watertight first$"):
-        simplify(opened, 10)

@@ -16,6 +16,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.examples import Example
 from sam3d_nb.frames import FACING_CAMERA, Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.thin import thinned
 from sam3d_nb.object3d import Object3D, Provenance
 from sam3d_nb.scene import Scene
 from sam3d_nb.scene.scene import Failure
@@ -26,7 +27,6 @@ from sam3d_nb.view.render import AMBIENT, LIGHT, picture, render, render_photo_v
 from sam3d_nb.view.shading import sample_texture, shrink, to_srgb, with_normals
 from sam3d_nb.view.sheet import SIDES, contact_sheet, cutout, scene_title
 from sam3d_nb.view.show import show
-from sam3d_nb.view.thin import thinned
 from sam3d_nb.view.three import looking_at
 from sam3d_nb.view.world import ball, photo_direction, turned, upright
 

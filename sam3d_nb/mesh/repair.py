@@ -179,7 +179,8 @@ def _neighbors(faces: np.ndarray, vertices: np.ndarray) -> dict[int, set[int]]:
 def _moved_apart(rows: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the rows with vertices that share a place moved a little towards their own faces.
 
-    So they stay apart for programs that join vertices by position, as STL files need it.
+    So they stay apart for programs that join vertices by position, as STL files need it. Those
+    that come after others at their place move less: their faces may be alike.
     """
     positions = rows[:, :3].astype(np.float32)
     place = places(positions)
@@ -195,7 +196,16 @@ def _moved_apart(rows: np.ndarray, faces: np.ndarray) -> np.ndarray:
     np.add.at(count, corners.reshape(-1), 1)
     step = total[shared] / count[shared, None] - rows[shared, :3]
     length = np.linalg.norm(step, axis=1, keepdims=True)
-    longest = APART * np.ptp(rows[used, :3], axis=0).max()
+    longest = APART * np.ptp(rows[used, :3], axis=0).max() / _turns(place[shared])[:, None]
     moved = rows.copy()
     moved[shared, :3] += step * np.minimum(longest / np.where(length > 0, length, 1), 0.1)
     return moved
+
+
+def _turns(place: np.ndarray) -> np.ndarray:
+    """Return for each entry (N,) which of those with its value it is: 1 for the first, 2 ..."""
+    order = np.argsort(place, kind="stable")
+    ordered = place[order]
+    turn = np.empty(len(place), dtype=np.int64)
+    turn[order] = np.arange(len(place)) - np.searchsorted(ordered, ordered) + 1
+    return turn

@@ -2,6 +2,7 @@
 
 The triangles are merged by quadric error (Garland and Heckbert 1997), as the library
 `fast-simplification` does it. It knows positions only, so the colors are carried over afterwards.
+Meshes of many shreds are clustered first (Rossignac and Borrel 1993).
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh.formats import vertex_colors
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.nearest import Surface
-from sam3d_nb.mesh.topology import face_normals, open_edges, topology, weld, without_twins
+from sam3d_nb.mesh.thin import thinned
+from sam3d_nb.mesh.topology import face_normals, open_edges, weld, without_twins
 
 FEWEST = 4  # triangles of a closed surface
 HOLD = 0.1  # weight of a vertex's own place, in what the source's vertices weigh on average
+WHOLE = 0.9  # of the surface's area: what has less may have come apart
+CLUSTERED = (4, 8)  # times the triangles that were asked for
+JUDGES = 20_000  # vertices by which results are compared, or up to twice as many
+Bare = tuple[np.ndarray, np.ndarray]
+"""Vertices (V, 3) and faces (F, 3)."""
 _ONE_AT_A_TIME = Lock()  # the library keeps the mesh in global variables
 
 
@@ -33,7 +40,7 @@ def simplify(mesh: Mesh, triangles: int) -> Mesh:
     is returned as it is.
 
     Raises InputError where `triangles` is no whole number of at least 4, ReconstructionError
-    where the mesh cannot be cut down so far.
+    where nothing of the mesh is left.
     """
     check_count(triangles)
     if len(mesh.faces) <= triangles:
@@ -52,14 +59,27 @@ def check_count(triangles: int) -> None:
         )
 
 
-def reduced(
-    vertices: np.ndarray, faces: np.ndarray, triangles: int
-) -> tuple[np.ndarray, np.ndarray]:
+def reduced(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> Bare:
     """Return vertices (V', 3) and at most `triangles` faces (F', 3) of about the same shape.
 
-    Raises ReconstructionError where no or too many triangles are left.
+    By quadric error. That takes a mesh of many shreds apart, such as a plant's leaves, or cannot
+    cut it down so far. So where much of the surface went, results whose vertices were joined by
+    clustering before are made too, and the one that comes closest to the mesh is taken.
+
+    Raises ReconstructionError where no triangles are left.
     """
-    count = len(faces)
+    found = by_quadric_error(vertices, faces, triangles)
+    if len(found[1]) > triangles or _area(*found) < WHOLE * _area(vertices, faces):
+        found = _closest(vertices, faces, triangles, found)
+    if not len(found[1]):
+        raise ReconstructionError(
+            f"nothing is left of the mesh of {len(faces)} triangles with {triangles}; ask for more"
+        )
+    return found
+
+
+def by_quadric_error(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> Bare:
+    """Return vertices (V', 3) and `triangles` faces (F', 3), or more where the mesh is tangled."""
     vertices, faces, _ = weld(vertices, faces)
     if len(faces) > triangles:
         low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
@@ -74,24 +94,31 @@ def reduced(
             before = len(found[1])
             found = _collapse(*found, triangles, keep_border=False)
         vertices, faces = found[0] * size + low, found[1]
-    if len(faces) > triangles:
-        hint = "ask for more"
-        if not topology(Mesh(vertices, faces)).watertight:
-            hint += ", or make it watertight first"
-        raise ReconstructionError(
-            f"the mesh of {count} triangles is too tangled to get below {len(faces)}, and "
-            f"{triangles} were asked for; {hint}"
-        )
-    if not len(faces):
-        raise ReconstructionError(
-            f"nothing is left of the mesh of {count} triangles with {triangles}; ask for more"
-        )
     return vertices, faces
 
 
-def _collapse(
-    vertices: np.ndarray, faces: np.ndarray, triangles: int, keep_border: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _closest(vertices: np.ndarray, faces: np.ndarray, triangles: int, direct: Bare) -> Bare:
+    """Return what comes closest to the mesh: `direct`, or one that was clustered before.
+
+    Where none of them has at most `triangles`, one that was only clustered.
+    """
+    mesh = Mesh(vertices, faces)
+    clustered = (thinned(mesh, times * triangles) for times in CLUSTERED)
+    tried = [direct, *(by_quadric_error(m.vertices, m.faces, triangles) for m in clustered)]
+    fitting = [found for found in tried if 0 < len(found[1]) <= triangles]
+    if not fitting:
+        coarsest = thinned(mesh, triangles)
+        return coarsest.vertices, coarsest.faces
+    used = np.unique(faces)
+    points = vertices[used[:: max(len(used) // JUDGES, 1)]]
+    return min(fitting, key=lambda found: Surface(Mesh(*found)).closest(points).distance.mean())
+
+
+def _area(vertices: np.ndarray, faces: np.ndarray) -> float:
+    return float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum())
+
+
+def _collapse(vertices: np.ndarray, faces: np.ndarray, triangles: int, keep_border: bool) -> Bare:
     import fast_simplification
 
     with _ONE_AT_A_TIME:

@@ -32,12 +32,14 @@ def facing_out(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     np.minimum.at(low, part, corners.min(1))
     np.maximum.at(high, part, corners.max(1))
     turn = np.zeros(len(volume), dtype=bool)
+    bottom, top = corners[:, :, 2].min(1), corners[:, :, 2].max(1)  # (F,)
+    first = np.unique(part, return_index=True)[1]
     for inner in np.flatnonzero(volume < 0):
         around = (low <= low[inner]).all(1) & (high >= high[inner]).all(1)
         around[inner] = False
-        shells = corners[around[part]]
-        point = corners[np.argmax(part == inner), 0]
-        turn[inner] = abs(_winding_number(point, shells)) < 0.5
+        point = corners[first[inner]].mean(0)
+        shells = around[part] & (bottom <= point[2]) & (top >= point[2])
+        turn[inner] = winding_number(point, corners[shells]) == 0
     if not turn.any():
         return faces
     return np.where(turn[part][:, None], faces[:, ::-1], faces)
@@ -48,15 +50,26 @@ def _parts(faces: np.ndarray) -> np.ndarray:
     return face_components(len(faces), *paired(unique_edges(faces)[1]))
 
 
-def _winding_number(point: np.ndarray, corners: np.ndarray) -> float:
-    """Return how often closed triangles (F, 3, 3) go around a point (3,).
+def winding_number(point: np.ndarray, corners: np.ndarray) -> int:
+    """Return how often closed triangles (F, 3, 3) go around a point (3,) that is not on them.
 
-    From the solid angle of each (van Oosterom and Strackee 1983).
+    From the triangles that a ray from the point along x passes through. Where it passes an edge is
+    found alike for both triangles there, so that none is counted twice or missed.
     """
-    if not len(corners):
-        return 0.0
-    a, b, c = np.moveaxis(corners - point, 1, 0)  # each (F, 3)
-    na, nb, nc = (np.linalg.norm(x, axis=1) for x in (a, b, c))
-    above = (a * np.cross(b, c)).sum(1)
-    below = na * nb * nc + (a * b).sum(1) * nc + (b * c).sum(1) * na + (c * a).sum(1) * nb
-    return float(np.arctan2(above, below).sum() / (2 * np.pi))
+    above = corners[:, :, 2] > point[2]  # (F, 3)
+    level = above.any(1) & ~above.all(1)
+    start, above = corners[level] - point, above[level]  # (G, 3, 3), (G, 3)
+    end, then = np.roll(start, -1, axis=1), np.roll(above, -1, axis=1)
+    rising, falling = ~above & then, above & ~then  # (G, 3), one edge of a triangle each
+    up, down = _at_level(start[rising], end[rising]), _at_level(end[falling], start[falling])
+    across = (up[:, 1] > 0) != (down[:, 1] > 0)
+    up, down = up[across], down[across]
+    share = up[:, 1] / (up[:, 1] - down[:, 1])
+    ahead = up[:, 0] + share * (down[:, 0] - up[:, 0]) > 0
+    return int(np.where(up[:, 1] > 0, 1, -1)[ahead].sum())
+
+
+def _at_level(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return x and y (N, 2) where z is 0 on the way from `low` to `high` (N, 3)."""
+    share = -low[:, 2] / (high[:, 2] - low[:, 2])
+    return low[:, :2] + share[:, None] * (high - low)[:, :2]

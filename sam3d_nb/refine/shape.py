@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam3d_nb.errors import ReconstructionError
 from sam3d_nb.frames import Pose, rotation_matrix
 from sam3d_nb.mesh import Mesh
-from sam3d_nb.mesh.simplify import reduced
+from sam3d_nb.mesh.simplify import by_quadric_error
+from sam3d_nb.mesh.thin import thinned
 from sam3d_nb.refine.window import Window
 from sam3d_nb.view.raster import Raster, rasterize
-from sam3d_nb.view.thin import thinned
 
 MOST_TO_SIMPLIFY, TANGLED = 20_000, 8_000
 """Triangles. Larger meshes are first thinned by clustering, whose time is bounded. One that quadric
@@ -77,9 +76,9 @@ def coarse(mesh: Mesh, triangles: int) -> Shape:
         return Shape(mesh.vertices, mesh.faces)
     bare = Mesh(mesh.vertices, mesh.faces)
     small = thinned(bare, MOST_TO_SIMPLIFY)
-    try:
-        return Shape(*reduced(small.vertices, small.faces, triangles))
-    except ReconstructionError:
-        small = thinned(bare, max(TANGLED, triangles))
+    vertices, faces = by_quadric_error(small.vertices, small.faces, triangles)
+    if 0 < len(faces) <= triangles:
+        return Shape(vertices, faces)
+    small = thinned(bare, max(TANGLED, triangles))
     small = small if len(small.faces) else bare
     return Shape(small.vertices, small.faces)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.thin import thinned
 from sam3d_nb.splats import Gaussians
 from sam3d_nb.view.camera import orbit_camera
 from sam3d_nb.view.render import LIGHT, MARGIN, render
 from sam3d_nb.view.splatting import splat_picture
-from sam3d_nb.view.thin import thinned, thinned_gaussians
+from sam3d_nb.view.thin import thinned_gaussians
 from sam3d_nb.view.world import ball, ball_of_gaussians
 
 if TYPE_CHECKING:
