@@ -1,6 +1,7 @@
 """Holes get lids, meshes become watertight; seen by our own counts and by trimesh."""
 
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import fields
@@ -273,12 +274,27 @@ def test_a_cavity_stays_and_what_is_inside_out_beside_it_turns() -> None:
     assert topology(beside).volume == pytest.approx(shell + core)
 
 
-def test_bodies_at_one_place_are_moved_apart() -> None:
-    """All vertices and faces alike, so that all of them move the same way."""
-    cube = shapes.box((1, 1, 1))
-    closed = make_watertight(joined(cube, cube, (cube[0], cube[1][:, ::-1])))
-    assert_watertight(closed)
-    assert topology(closed).components == len(closed.faces) // len(cube[1])
+def test_a_tetrahedron_with_fins_at_its_edges_becomes_watertight() -> None:
+    """Cut apart there and closed again, it may become two bodies with all vertices in common."""
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    sides = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    bodies = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        vertices, faces = [*corners], [*rng.permutation(sides)]
+        for edge in combinations(range(4), 2):
+            for _ in range(rng.integers(0, 3)):
+                faces.append(np.array([*edge, len(vertices)])[:: rng.choice([-1, 1])])
+                vertices.append(2 * rng.normal(size=3))
+        try:
+            closed = make_watertight(Mesh(np.array(vertices), np.array(faces)))
+        except ReconstructionError as error:
+            assert "encloses no volume" in str(error)  # noqa: PT017 - the others are closed
+        else:
+            assert_watertight(closed)
+            bodies.append(topology(closed).components)
+    assert len(bodies) > 30
+    assert set(bodies) == {1, 2}
 
 
 def test_the_winding_number_is_that_of_all_solid_angles() -> None:

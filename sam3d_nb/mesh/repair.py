@@ -87,10 +87,12 @@ def make_watertight(mesh: Mesh) -> Mesh:
             f"the mesh of {len(mesh.faces)} triangles encloses no volume, so it cannot be made "
             "watertight; leave `watertight` off, or give a mesh with more than a flat sheet"
         )
-    if not topology(result).watertight:
+    found = topology(result)
+    if not found.watertight:
         raise ReconstructionError(
-            f"the mesh of {len(mesh.faces)} triangles could not be made watertight: what is left "
-            f"has {topology(result)}; leave `watertight` off"
+            f"the mesh of {len(mesh.faces)} triangles could not be made watertight: "
+            f"{found.open_edges} edges are left at one triangle, {found.crowded_edges} at more "
+            "than two; leave `watertight` off"
         )
     return result
 
