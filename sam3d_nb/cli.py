@@ -228,7 +228,9 @@ def _inference(options: argparse.Namespace) -> int | None:
     from sam3d_nb.zoo import load_model
 
     check_formats(options.output_format)
-    finishing = Finishing.of(options)
+    finishing = Finishing(
+        options.triangles, options.fill_holes, options.watertight, options.texture
+    )
     check_method(options.realign or "none")  # before anything is loaded or looked for
     if options.mask_index in (ALL_MASKS, AUTO_MASKS):
         return _scene(options, finishing)

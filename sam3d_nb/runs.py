@@ -60,8 +60,8 @@ def reconstruct_to_folder(
     then with `WritingEvent`s.
 
     Raises InputError for an unknown format or mask, OutputError where nothing can be written;
-    both before anything is reconstructed; ReconstructionError, also where the mesh cannot be
-    finished as asked.
+    both before anything is reconstructed. Afterwards what the model raises, and InputError or
+    ReconstructionError where the mesh cannot be finished as asked; nothing is written then.
     """
     check_formats(formats)
     example.mask(index)

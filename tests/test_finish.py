@@ -1,6 +1,7 @@
 """Raw meshes finished for other programs, and saved."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def test_a_wish_for_many_objects_is_checked_at_once_and_is_what_finish_does() ->
     np.testing.assert_array_equal(made.mesh.texture, expected.mesh.texture)
     assert wish
     assert not Finishing()
+    plain = Finishing(np.int64(500), 1, 0, np.int64(256))  # type: ignore[arg-type]
+    assert json.dumps(asdict(plain)) == json.dumps(asdict(replace(wish, fill_holes=True)))
     assert Finishing().apply(given) is given
     empty = replace(given, mesh=Mesh(np.zeros((0, 3)), np.zeros((0, 3))))
     assert wish.apply(empty) is empty, "there may be gaussians alone"

@@ -16,7 +16,7 @@ from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.holes import lid, rims
 from sam3d_nb.mesh.repair import fill_holes, make_watertight
 from sam3d_nb.mesh.solid import winding_number
-from sam3d_nb.mesh.topology import face_normals, open_edges, oriented, topology
+from sam3d_nb.mesh.topology import Topology, face_normals, open_edges, oriented, topology
 
 
 @cache
@@ -43,6 +43,12 @@ def joined(*parts: tuple[np.ndarray, np.ndarray]) -> Mesh:
 
 def moved(shape: tuple[np.ndarray, np.ndarray], *shift: float) -> tuple[np.ndarray, np.ndarray]:
     return shape[0] + np.array(shift), shape[1]
+
+
+def parts_of(mesh: Mesh) -> list[Topology]:
+    """The topology of each component."""
+    split = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).split(only_watertight=False)
+    return [topology(Mesh(part.vertices, part.faces)) for part in split]
 
 
 def test_topology_counts() -> None:
@@ -279,9 +285,10 @@ def test_a_tetrahedron_with_fins_at_its_edges_becomes_watertight() -> None:
     corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     sides = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
     bodies = []
-    for seed in range(40):
+    for seed in range(150):
         rng = np.random.default_rng(seed)
-        vertices, faces = [*corners], [*rng.permutation(sides)]
+        vertices = [*corners]
+        faces = [side[:: rng.choice([-1, 1])] for side in rng.permutation(sides)]
         for edge in combinations(range(4), 2):
             for _ in range(rng.integers(0, 3)):
                 faces.append(np.array([*edge, len(vertices)])[:: rng.choice([-1, 1])])
@@ -292,9 +299,42 @@ def test_a_tetrahedron_with_fins_at_its_edges_becomes_watertight() -> None:
             assert "encloses no volume" in str(error)  # noqa: PT017 - the others are closed
         else:
             assert_watertight(closed)
+            assert all(part.volume > 0 for part in parts_of(closed))
             bodies.append(topology(closed).components)
-    assert len(bodies) > 30
+    assert len(bodies) > 100
     assert set(bodies) == {1, 2}
+
+
+@pytest.mark.parametrize(("wedges", "offset", "size"), [(30, 10, 1), (100, 0.5, 1), (8, 0, 1e-4)])
+def test_wedges_around_one_edge_become_as_many_bodies(
+    wedges: int, offset: float, size: float
+) -> None:
+    """Many vertices at one place, far from the origin, or of a part that is small."""
+    angle = np.linspace(0, 2 * np.pi, 2 * wedges + 1)[:-1]
+    rim = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+    vertices = np.concatenate([[[0, 0, 0], [0, 0, 1]], rim]) * size + offset
+    first = np.arange(2, 2 + 2 * wedges, 2)
+    zero, one = np.zeros(wedges, dtype=int), np.ones(wedges, dtype=int)
+    sides = ((zero, one, first), (one, zero, first + 1), (one, first + 1, first))
+    faces = np.concatenate([np.stack(side, axis=1) for side in (*sides, (zero, first, first + 1))])
+    mesh = joined((vertices, faces[:, ::-1]), moved(shapes.icosphere(1), offset + 3, 0, 0))
+    assert topology(mesh).crowded_edges == 1
+    closed = make_watertight(mesh)
+    assert_watertight(closed)
+    assert topology(closed).components == wedges + 1
+
+
+def test_why_a_mesh_is_not_watertight_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    ball = shapes.mesh(shapes.icosphere(1))
+    turned = Mesh(ball.vertices, ball.faces[:, ::-1])
+    for kept, sentence in (
+        (Mesh(ball.vertices, ball.faces[1:]), "3 edges are left at one triangle; leave"),
+        (turned, "its parts enclose less than its cavities; leave `watertight` off"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("sam3d_nb.mesh.repair._mesh", lambda *_, kept=kept: kept)
+            with pytest.raises(ReconstructionError, match=sentence):
+                make_watertight(turned)
 
 
 def test_the_winding_number_is_that_of_all_solid_angles() -> None:
@@ -302,9 +342,11 @@ def test_the_winding_number_is_that_of_all_solid_angles() -> None:
     outer, inner = shapes.icosphere(3), shapes.icosphere(2, 0.5)
     nested = joined(outer, inner, moved((inner[0], inner[1][:, ::-1]), 0.3, 0.2, 0), outer)
     corners = nested.vertices[nested.faces].astype(np.float64)
-    level = np.column_stack([rng.uniform(-1, 1, (50, 2)), rng.choice(nested.vertices[:, 2], 50)])
+    flat = np.repeat(corners[:40, :1], 3, axis=1)
+    corners = np.concatenate([corners, flat])
+    behind = rng.choice(nested.vertices, 50) - [[0.4, 0, 0]]  # their rays meet vertices
     found = []
-    for point in [*rng.uniform(-1.2, 1.2, (200, 3)), *level]:  # some rays meet vertices
+    for point in [*rng.uniform(-1.2, 1.2, (200, 3)), *behind]:
         a, b, c = (corners - point).transpose(1, 0, 2)
         x, y, z = (np.linalg.norm(side, axis=1) for side in (a, b, c))
         above = (a * np.cross(b, c)).sum(1)

@@ -629,8 +629,10 @@ def test_an_object_that_cannot_be_finished_joins_the_failures(scene: Scene) -> N
     assert (failure.name, failure.kind) == (grey.name, "InputError")
     assert failure.mask_index == grey.provenance.mask_index
     assert "neither vertex colors nor a texture" in failure.reason
-    with pytest.raises(InputError, match="nothing to bake"):
-        Scene((grey,), failures=(FAILED,)).finished(texture=64)
+    with pytest.raises(
+        InputError, match=r"none of the 2 objects could be finished; .* nothing to bake"
+    ):
+        Scene((grey, grey), failures=(FAILED,)).finished(texture=64)
     assert len(Scene((), failures=(FAILED,)).finished(texture=64)) == 0
 
 

@@ -50,7 +50,9 @@ def run_batch(options: argparse.Namespace) -> int:
             options.output_dir,
             options.model,
             formats=options.output_format,
-            finishing=Finishing.of(options),
+            finishing=Finishing(
+                options.triangles, options.fill_holes, options.watertight, options.texture
+            ),
             seed=options.seed,
             device=options.device,
             memory=options.memory,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sam3d_nb.errors import InputError, ReconstructionError
 from sam3d_nb.mesh.bake import bake, check_colors
@@ -103,13 +103,12 @@ class Finishing:
     def __post_init__(self) -> None:
         if self.triangles is not None:
             check_count(self.triangles)
+            object.__setattr__(self, "triangles", int(self.triangles))
         if self.texture is not None:
             check_size(self.texture)
-
-    @classmethod
-    def of(cls, options: Any) -> Finishing:
-        """Return what options of the command line, of the same names, ask for."""
-        return cls(options.triangles, options.fill_holes, options.watertight, options.texture)
+            object.__setattr__(self, "texture", int(self.texture))
+        for name in ("fill_holes", "watertight"):  # equal wishes are equal in JSON as well
+            object.__setattr__(self, name, bool(getattr(self, name)))
 
     def __bool__(self) -> bool:
         return self != AS_MADE

@@ -15,6 +15,7 @@ from sam3d_nb.mesh.places import places
 from sam3d_nb.mesh.solid import facing_out, without_sheets
 from sam3d_nb.mesh.subdivide import unique_edges
 from sam3d_nb.mesh.topology import (
+    Topology,
     badly_joined,
     open_edges,
     oriented,
@@ -91,10 +92,20 @@ def make_watertight(mesh: Mesh) -> Mesh:
     if not found.watertight:
         raise ReconstructionError(
             f"the mesh of {len(mesh.faces)} triangles could not be made watertight: "
-            f"{found.open_edges} edges are left at one triangle, {found.crowded_edges} at more "
-            "than two; leave `watertight` off"
+            f"{_wrong(found)}; leave `watertight` off"
         )
     return result
+
+
+def _wrong(found: Topology) -> str:
+    """Say why a mesh is not watertight."""
+    counts = {
+        "at one triangle": found.open_edges,
+        "at more than two triangles": found.crowded_edges,
+        "between triangles that face opposite ways": found.torn_edges,
+    }
+    wrong = [f"{count} edges are left {where}" for where, count in counts.items() if count]
+    return ", ".join(wrong) or "its parts enclose less than its cavities"
 
 
 def _rows(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +193,7 @@ def _moved_apart(rows: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the rows with vertices that share a place moved a little towards their own faces.
 
     So they stay apart for programs that join vertices by position, as STL files need it. Those
-    that come after others at their place move less: their faces may be alike.
+    that come after others at their place move less, since their faces may be alike.
     """
     positions = rows[:, :3].astype(np.float32)
     place = places(positions)
@@ -198,9 +209,10 @@ def _moved_apart(rows: np.ndarray, faces: np.ndarray) -> np.ndarray:
     np.add.at(count, corners.reshape(-1), 1)
     step = total[shared] / count[shared, None] - rows[shared, :3]
     length = np.linalg.norm(step, axis=1, keepdims=True)
-    longest = APART * np.ptp(rows[used, :3], axis=0).max() / _turns(place[shared])[:, None]
+    longest = APART * np.ptp(rows[used, :3], axis=0).max()
+    share = (1 + 1 / _turns(place[shared])[:, None]) / 2  # never too short for float32
     moved = rows.copy()
-    moved[shared, :3] += step * np.minimum(longest / np.where(length > 0, length, 1), 0.1)
+    moved[shared, :3] += step * share * np.minimum(longest / np.where(length > 0, length, 1), 0.1)
     return moved
 
 

@@ -2,7 +2,7 @@
 
 The triangles are merged by quadric error (Garland and Heckbert 1997), as the library
 `fast-simplification` does it. It knows positions only, so the colors are carried over afterwards.
-Meshes of many shreds are clustered first (Rossignac and Borrel 1993).
+Where it takes a mesh apart, its vertices are clustered first (Rossignac and Borrel 1993).
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ FEWEST = 4  # triangles of a closed surface
 HOLD = 0.1  # weight of a vertex's own place, in what the source's vertices weigh on average
 WHOLE = 0.9  # of the surface's area: what has less may have come apart
 CLUSTERED = (4, 8)  # times the triangles that were asked for
+CLOSER = 0.8  # of the distance: clustering opens closed surfaces, which must be worth it
 JUDGES = 20_000  # vertices by which results are compared, or up to twice as many
+_ONE_AT_A_TIME = Lock()  # the library keeps the mesh in global variables
+
 Bare = tuple[np.ndarray, np.ndarray]
 """Vertices (V, 3) and faces (F, 3)."""
-_ONE_AT_A_TIME = Lock()  # the library keeps the mesh in global variables
 
 
 def simplify(mesh: Mesh, triangles: int) -> Mesh:
     """Return the mesh with at most `triangles` triangles, of the same shape as well as they can.
 
     Vertices at the same place are joined first. Open borders keep their outline where there are
-    triangles enough for that; bodies that would be left with less than four vanish. Vertex colors
-    are fitted to those of the mesh; colors finer than the new triangles are lost, unless they are
-    baked into a texture (`finish`). A texture becomes vertex colors. A mesh that is small enough
-    is returned as it is.
+    triangles enough for that; bodies that would be left with less than four vanish. What is made
+    of many small parts, such as a plant, may be open afterwards where it was closed; `finish` with
+    `watertight` closes it.
+    Vertex colors are fitted to those of the mesh; colors finer than the new triangles are lost,
+    unless they are baked into a texture (`finish`). A texture becomes vertex colors. A mesh that is
+    small enough is returned as it is.
 
     Raises InputError where `triangles` is no whole number of at least 4, ReconstructionError
     where nothing of the mesh is left.
@@ -64,7 +68,7 @@ def reduced(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> Bare:
 
     By quadric error. That takes a mesh of many shreds apart, such as a plant's leaves, or cannot
     cut it down so far. So where much of the surface went, results whose vertices were joined by
-    clustering before are made too, and the one that comes closest to the mesh is taken.
+    clustering before are made too, and taken if they come much closer to the mesh.
 
     Raises ReconstructionError where no triangles are left.
     """
@@ -79,7 +83,7 @@ def reduced(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> Bare:
 
 
 def by_quadric_error(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> Bare:
-    """Return vertices (V', 3) and `triangles` faces (F', 3), or more where the mesh is tangled."""
+    """Return vertices (V', 3) and about `triangles` faces (F', 3), more or none of some tangles."""
     vertices, faces, _ = weld(vertices, faces)
     if len(faces) > triangles:
         low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
@@ -98,20 +102,25 @@ def by_quadric_error(vertices: np.ndarray, faces: np.ndarray, triangles: int) ->
 
 
 def _closest(vertices: np.ndarray, faces: np.ndarray, triangles: int, direct: Bare) -> Bare:
-    """Return what comes closest to the mesh: `direct`, or one that was clustered before.
+    """Return `direct`, or one that was clustered before and comes much closer to the mesh.
 
     Where none of them has at most `triangles`, one that was only clustered.
     """
     mesh = Mesh(vertices, faces)
-    clustered = (thinned(mesh, times * triangles) for times in CLUSTERED)
-    tried = [direct, *(by_quadric_error(m.vertices, m.faces, triangles) for m in clustered)]
+    tried = [direct]
+    for budget in (times * triangles for times in CLUSTERED):
+        if budget < len(faces):
+            joined = thinned(mesh, budget)
+            tried.append(by_quadric_error(joined.vertices, joined.faces, triangles))
     fitting = [found for found in tried if 0 < len(found[1]) <= triangles]
     if not fitting:
         coarsest = thinned(mesh, triangles)
         return coarsest.vertices, coarsest.faces
     used = np.unique(faces)
     points = vertices[used[:: max(len(used) // JUDGES, 1)]]
-    return min(fitting, key=lambda found: Surface(Mesh(*found)).closest(points).distance.mean())
+    apart = [Surface(Mesh(*found)).closest(points).distance.mean() for found in fitting]
+    best = int(np.argmin(apart))
+    return fitting[best if apart[best] < CLOSER * apart[0] else 0]
 
 
 def _area(vertices: np.ndarray, faces: np.ndarray) -> float:

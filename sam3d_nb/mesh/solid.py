@@ -8,6 +8,7 @@ from sam3d_nb.mesh.subdivide import unique_edges
 from sam3d_nb.mesh.topology import face_components, face_normals, face_volumes, paired
 
 THINNEST = 1e-6  # volume over area to the power 3/2; a ball has 0.094
+SMALLER = 1.001  # times its volume has what holds a cavity, at least: its twin does not
 
 
 def without_sheets(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -21,7 +22,7 @@ def without_sheets(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def facing_out(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the faces of closed components, turned outward where they are inside out.
 
-    A component that is inside out and lies within another one is a cavity and stays.
+    A component that is inside out and lies within a larger one is a cavity and stays.
     """
     part = _parts(faces)
     volume = np.bincount(part, face_volumes(vertices, faces))
@@ -36,10 +37,10 @@ def facing_out(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     first = np.unique(part, return_index=True)[1]
     for inner in np.flatnonzero(volume < 0):
         around = (low <= low[inner]).all(1) & (high >= high[inner]).all(1)
-        around[inner] = False
+        around &= np.abs(volume) > SMALLER * abs(volume[inner])
         point = corners[first[inner]].mean(0)
-        shells = around[part] & (bottom <= point[2]) & (top >= point[2])
-        turn[inner] = winding_number(point, corners[shells]) == 0
+        near = around[part] & (bottom <= point[2]) & (top >= point[2])  # others take time only
+        turn[inner] = winding_number(point, corners[near]) == 0
     if not turn.any():
         return faces
     return np.where(turn[part][:, None], faces[:, ::-1], faces)

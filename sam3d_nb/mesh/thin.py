@@ -11,6 +11,9 @@ from scipy.sparse.csgraph import connected_components
 
 from sam3d_nb.mesh.mesh import Mesh
 
+FINEST = 1e-5
+"""Of the longest side: the smallest cell, for meshes of next to no area."""
+
 
 def thinned(mesh: Mesh, budget: int) -> Mesh:
     """Return `mesh` with at most `budget` triangles.
@@ -25,6 +28,7 @@ def thinned(mesh: Mesh, budget: int) -> Mesh:
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(normals, axis=1).sum() / 2
     cell = float(np.sqrt(2 * area / max(budget, 1)))  # a flat grid of such cells has `budget`
+    cell = max(cell, FINEST * float(np.ptp(mesh.bounds, axis=0).max()))
     while True:
         owner = _cells(mesh.vertices, cell)
         faces = owner[mesh.faces]

@@ -19,9 +19,9 @@ def failure_of(name: str, mask_index: int | None, error: Exception) -> Failure:
     return Failure(name, mask_index, kind, reason, "".join(traceback.format_exception(error)))
 
 
-def raise_all_failed(failures: Sequence[Failure]) -> NoReturn:
-    """Raise the kind of error that the first object had."""
+def raise_all_failed(failures: Sequence[Failure], what: str = "made") -> NoReturn:
+    """Raise the kind of error that the first object had. what: could not be done with any."""
     first = failures[0]
     kinds = {kind.__name__: kind for kind in Sam3dError.__subclasses__()}
-    many = "" if len(failures) == 1 else f"none of the {len(failures)} objects could be made; "
+    many = "" if len(failures) == 1 else f"none of the {len(failures)} objects could be {what}; "
     raise kinds.get(first.kind, Sam3dError)(f"{many}{first.name}: {first.reason}")

@@ -27,6 +27,6 @@ def finish_scene(scene: Scene, finishing: Finishing, on_event: OnEvent | None = 
     if scene.objects:
         tell(on_event, FinishingEvent(1.0, scene.objects[-1].name))
     if scene.objects and not kept:
-        raise_all_failed(failures[len(scene.failures) :])
+        raise_all_failed(failures[len(scene.failures) :], "finished")
     objects, poses = zip(*kept, strict=True) if kept else ((), ())
     return replace(scene, objects=objects, poses=poses, failures=tuple(failures))

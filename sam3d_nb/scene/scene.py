@@ -25,7 +25,7 @@ UNCHANGED = pose_between(CAMERA, OPENGL_CAMERA)
 
 @dataclass(frozen=True)
 class Failure:
-    """An object that could not be made.
+    """An object that could not be made, or not finished.
 
     name, mask_index: of the object, as in `Object3D`. kind: class of the error. reason: what was
     wrong and what to do next. trace: where an error came from that was not foreseen.
@@ -42,10 +42,10 @@ class Failure:
 class Scene:
     """Objects in one world: x right, y up, z towards the viewer; meters where known.
 
-    objects: as their model made them; each one's `pose` leads into the camera frame.
-    failures: what could not be made. intrinsics: K (3, 3) in pixels of the one camera, None where
-    unknown; size: height and width of its photo. pointmap: (H, W, 3) float32 in the camera frame,
-    NaN where unknown, or None.
+    objects: as their model made them, or `finished`; each one's `pose` leads into the camera frame.
+    failures: what could not be made or finished. intrinsics: K (3, 3) in pixels of the one camera,
+    None where unknown; size: height and width of its photo. pointmap: (H, W, 3) float32 in the
+    camera frame, NaN where unknown, or None.
     world: carries the camera frame into the world. poses: carry each object into the world; by
     default as the camera sees it. realign: by which method the world was found, see `realigned`;
     without one the camera stands at its origin, and afterwards the floor is y = 0 and the camera
@@ -89,7 +89,7 @@ class Scene:
         return self.world.inverse().matrix()[:3, 1]
 
     def realigned(self, method: str) -> Scene:
-        """Return the scene in an upright world whose floor is y = 0; from the objects as made.
+        """Return the scene in an upright world whose floor is y = 0; from the objects' own poses.
 
         method: `none` takes the camera's frame, turned to Y-up. `pca` takes as up the principal
         axis of all surfaces that is nearest to the photo's up. `obb` lets the faces of the objects'
