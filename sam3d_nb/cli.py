@@ -161,17 +161,18 @@ def _boolean(text: str) -> bool:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().lower().removeprefix(".") for part in text.split(","))
+    parts = (part.strip().lower().removeprefix(".") for part in text.split(","))
+    return tuple(dict.fromkeys(parts))
 
 
 def _file_options(parser: argparse.ArgumentParser) -> None:
     text = "glb, obj, ply or stl; several with commas (default: glb)"
     _option(parser, "output_format", type=_formats, default=("glb",), help=text)
-    text = "at most so many in each mesh (default: all that the model made)"
+    text = "at most so many in the mesh of each object (default: all that the model made)"
     _option(parser, "triangles", type=int, help=text)
-    _switch(parser, "fill_holes", "put a lid on every hole of a mesh")
+    _switch(parser, "fill_holes", "put a lid on every hole of each mesh")
     _switch(parser, "watertight", "close each mesh, as printers need it, and drop its crumbs")
-    text = "pixels a side of a texture in place of vertex colors, such as 1024 (default: none)"
+    text = "pixels a side, 16 to 4096, of a texture in place of vertex colors (default: as made)"
     _option(parser, "texture", type=int, help=text)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from sam3d_nb.errors import InputError, OutputError
-from sam3d_nb.events import FinishingEvent, OnEvent, WritingEvent, tell
+from sam3d_nb.events import OnEvent, WritingEvent, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
-from sam3d_nb.mesh.finish import AS_MADE, Finishing
+from sam3d_nb.mesh.finish import AS_MADE, Finishing, check_finishing
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model
@@ -56,7 +56,7 @@ def reconstruct_to_folder(
     example and mask alone, and files in it are replaced. Gaussians, where the model makes any, go
     into a PLY file of their own. finishing: what is done with the mesh before it is written.
     pictures: also write the photo with its mask and a contact sheet of the result. on_event: called
-    with every event of the model, then with a `FinishingEvent` where there is something to finish,
+    with every event of the model, then with `FinishingEvent`s where there is something to finish,
     then with `WritingEvent`s.
 
     Raises InputError for an unknown format or mask, OutputError where nothing can be written;
@@ -64,15 +64,13 @@ def reconstruct_to_folder(
     ReconstructionError where the mesh cannot be finished as asked; nothing is written then.
     """
     check_formats(formats)
+    check_finishing(finishing)
     example.mask(index)
     name = result_name(example, str(index))
     folder = result_folder(output_dir, name, overwrite=overwrite)
     try:
         result = model.reconstruct(example, index, seed=seed, on_event=on_event)
-        if finishing:
-            tell(on_event, FinishingEvent(name=result.name))
-            result = finishing.apply(result)
-            tell(on_event, FinishingEvent(1.0, result.name))
+        result = finishing.apply(result, on_event)
         tell(on_event, WritingEvent())
         files = {
             kind: result.save(folder / f"{name}.{kind}", overwrite=overwrite) for kind in formats
@@ -110,10 +108,12 @@ def save_pictures(
 
 
 def check_formats(formats: tuple[str, ...]) -> None:
-    """Raise InputError unless there is one format at least and all are known."""
+    """Raise InputError unless there is one format at least, all are known, and none comes twice."""
     for kind in formats or ("",):
         if kind not in FORMATS:
             raise InputError(f"there is no format {kind!r}; choose from {', '.join(FORMATS)}")
+        if formats.count(kind) > 1:
+            raise InputError(f"the format {kind!r} is given twice; once is enough")
 
 
 def result_name(example: Example, what: str) -> str:

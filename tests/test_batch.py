@@ -23,6 +23,7 @@ from sam3d_nb.batch.inputs import read_photo
 from sam3d_nb.batch.results import read_manifest
 from sam3d_nb.engine.model import Sam3dObjects
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError, WeightsError
+from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.finish import Finishing
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.pipeline import Run, finish
@@ -482,6 +483,8 @@ def test_what_all_objects_would_fail_by_ends_the_batch(photos: Path, output: Pat
         ({"seed": 1.5}, "seed is a whole number"),
         ({"seed": 2**63}, "seed is a whole number from 0 to 2"),
         ({"formats": ("step",)}, "no format 'step'"),
+        ({"formats": ("glb", "obj", "glb")}, "the format 'glb' is given twice"),
+        ({"finishing": {"triangles": 500}}, r"is such as Finishing\(.* but got \{'triangles': 500"),
         ({"model": 3}, "a model is a name"),
         ({"model": "nemo"}, "no model 'nemo'"),
         ({"model": Toy(), "engine": "ray"}, "each worker of a cluster loads its own"),
@@ -546,6 +549,26 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
     assert (batch.count("skipped"), batch.count("done")) == (done, 5 - done)
     s3.reconstruct_batch(photos, tmp_path / "at once", "silhouette")
     assert files(output) == files(tmp_path / "at once")
+
+
+def test_a_signal_while_a_mesh_is_finished_does_not_wait_for_it(
+    photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def slow(mesh: Mesh, **wish: Any) -> Mesh:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(mesh)
+        return mesh
+
+    wish = Finishing(fill_holes=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("sam3d_nb.mesh.finish.finish", slow)
+        with pytest.raises(KeyboardInterrupt, match="0 of 3 objects are done"):
+            s3.reconstruct_batch(photos / "box", output, Toy(), finishing=wish)
+    assert not ended
+    batch = s3.reconstruct_batch(photos / "box", output, Toy(), finishing=wish)
+    assert batch.count("done") == 3
 
 
 def test_a_signal_between_two_events_ends_the_object_that_is_made(

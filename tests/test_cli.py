@@ -122,7 +122,7 @@ def test_gaussians_are_written_beside_the_mesh(
 
 def test_a_light_closed_and_textured_mesh_on_request(photo: Path, output: Path) -> None:
     arguments = ["inference", f"--image_path={photo}", "--mask_index=14", "--overwrite"]
-    arguments += [f"--output_dir={output}", "--model=silhouette", "--output_format=glb,obj"]
+    arguments += [f"--output_dir={output}", "--model=silhouette", "--output_format=glb,obj,.GLB"]
     assert cli.main([*arguments, "--triangles=300", "--watertight", "--texture=64"]) == 0
     (folder,) = output.iterdir()
     path = folder / "desk_lamp_14.glb"

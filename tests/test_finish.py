@@ -12,12 +12,14 @@ import shapes
 from gltf import assert_valid_glb
 
 from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.events import Event, FinishingEvent
 from sam3d_nb.frames import Pose
 from sam3d_nb.mesh import Mesh
 from sam3d_nb.mesh.finish import Finishing, finish
 from sam3d_nb.mesh.load import load_mesh
 from sam3d_nb.mesh.topology import topology
 from sam3d_nb.object3d import Object3D, Provenance
+from sam3d_nb.scene import Scene
 from sam3d_nb.splats import Gaussians
 
 
@@ -97,20 +99,34 @@ def test_an_object_is_returned_with_the_mesh_that_was_asked_for() -> None:
 def test_a_wish_for_many_objects_is_checked_at_once_and_is_what_finish_does() -> None:
     given = fields.object_of(raw())
     wish = Finishing(triangles=500, texture=256)
-    made, expected = wish.apply(given), finish(given, triangles=500, texture=256)
+    events: list[Event] = []
+    made = wish.apply(given, events.append)
+    assert events == [FinishingEvent(0.0, given.name), FinishingEvent(1.0, given.name)]
+    expected = finish(given, triangles=500, texture=256)
     np.testing.assert_array_equal(made.mesh.vertices, expected.mesh.vertices)
     np.testing.assert_array_equal(made.mesh.texture, expected.mesh.texture)
     assert wish
     assert not Finishing()
-    plain = Finishing(np.int64(500), 1, 0, np.int64(256))  # type: ignore[arg-type]
+    plain = Finishing(np.int64(500), np.True_, np.False_, np.int64(256))  # type: ignore[arg-type]
     assert json.dumps(asdict(plain)) == json.dumps(asdict(replace(wish, fill_holes=True)))
-    assert Finishing().apply(given) is given
+    assert Finishing().apply(given, events.append) is given
     empty = replace(given, mesh=Mesh(np.zeros((0, 3)), np.zeros((0, 3))))
-    assert wish.apply(empty) is empty, "there may be gaussians alone"
+    assert wish.apply(empty, events.append) is empty, "there may be gaussians alone"
+    assert len(events) == 2
     with pytest.raises(InputError, match="whole number of triangles from 4 up, not to 3"):
         Finishing(triangles=3)
     with pytest.raises(InputError, match="pixels a side but 5 were asked for"):
         Finishing(texture=5)
+    with pytest.raises(InputError, match="watertight is True or False but got 'false'"):
+        Finishing(watertight="false")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="fill_holes is True or False but got 5"):
+        finish(raw(), fill_holes=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("thing", [Scene(()), "chair.glb", None])
+def test_what_is_neither_mesh_nor_object(thing: object) -> None:
+    with pytest.raises(InputError, match=r"got a (Scene|str|NoneType); scenes have .*`finished`"):
+        finish(thing, triangles=500)  # type: ignore[type-var]
 
 
 def test_an_object_without_vertex_colors_has_those_of_its_gaussians_baked() -> None:

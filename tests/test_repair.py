@@ -1,7 +1,7 @@
 """Holes get lids, meshes become watertight; seen by our own counts and by trimesh."""
 
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import fields
@@ -356,6 +356,17 @@ def test_the_winding_number_is_that_of_all_solid_angles() -> None:
         assert found[-1] == pytest.approx(angles, abs=1e-6)
     assert set(found) >= {0, 2, 3}
     assert winding_number(np.zeros(3), corners[:0]) == 0
+
+
+def test_what_pokes_out_is_no_cavity() -> None:
+    """Along diagonals, where a ball does not fill its box."""
+    outer, inner = shapes.icosphere(3), shapes.icosphere(3, 0.3)
+    shell, core = topology(shapes.mesh(outer)).volume, topology(shapes.mesh(inner)).volume
+    for place, volume in ((0.69, shell - core), (0.9, shell + core), (1.2, shell + core)):
+        for signs in product((-1, 1), repeat=3):
+            shift = np.array(signs) / np.sqrt(3) * place
+            shape = joined(outer, moved((inner[0], inner[1][:, ::-1]), *shift))
+            assert topology(make_watertight(shape)).volume == pytest.approx(volume)
 
 
 def test_one_turned_component_keeps_the_winding_of_most_of_its_area() -> None:

@@ -737,7 +737,7 @@ def test_finished_meshes_on_request(
     more = ["--texture=64", "--save_all_objects", "--overwrite"]
     made = folder.parent / "output" / "discs_scene"
 
-    def refuse(wish: Finishing, thing: Object3D) -> Object3D:
+    def refuse(wish: Finishing, thing: Object3D, *_: object) -> Object3D:
         if thing.provenance.mask_index == 2:
             raise ReconstructionError("too tangled; ask for more")
         return finish(thing, texture=wish.texture)

@@ -183,6 +183,13 @@ def test_a_second_signal_does_not_wait() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_nothing_waits_where_that_is_said() -> None:
+    with CleanStop() as stop:
+        stop.waits = False
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_other_threads_leave_signals_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     seen = []

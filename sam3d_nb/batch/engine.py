@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
 
 from sam3d_nb.batch.make import Made, Maker
 from sam3d_nb.batch.settings import Identity, Settings, identify
 from sam3d_nb.errors import InputError
+from sam3d_nb.events import Event, FinishingEvent
 from sam3d_nb.pipeline import Model
 from sam3d_nb.work.items import Item
 from sam3d_nb.work.stop import CleanStop
@@ -91,12 +91,15 @@ class LocalEngine(Engine):
         return self
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        """Yield the outcome of each job in their order; a signal ends a try at its next event."""
+        """Yield the outcome of each job in their order; a signal ends a try at its next event.
+
+        While a mesh is finished it ends the try at once.
+        """
         for job in jobs:
             while True:
                 self._stop.check()
                 job = replace(job, attempts=job.attempts + 1)
-                made = self._maker.make(job.item.path, job.item.mask, job.stem, self._check)
+                made = self._make(job)
                 if not (made.transient and job.attempts <= self._retries):
                     break
             yield Outcome(job, made, "local")
@@ -105,8 +108,15 @@ class LocalEngine(Engine):
         """Let go of the latest photo; the model is the caller's or the zoo's."""
         self._maker.forget()
 
-    def _check(self, event: Any) -> None:
+    def _make(self, job: Job) -> Made:
+        try:
+            return self._maker.make(job.item.path, job.item.mask, job.stem, self._check)
+        finally:
+            self._stop.waits = True
+
+    def _check(self, event: Event) -> None:
         self._stop.check()
+        self._stop.waits = not (isinstance(event, FinishingEvent) and event.fraction < 1)
 
 
 def loader(model: str | Model | Load | None, device: str, memory: str) -> Load | Model:

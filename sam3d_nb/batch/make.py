@@ -14,7 +14,7 @@ from typing import Any
 
 from sam3d_nb.batch.settings import Settings
 from sam3d_nb.errors import OutputError, ReconstructionError, Sam3dError, WeightsError
-from sam3d_nb.events import FinishingEvent, OnEvent, tell
+from sam3d_nb.events import OnEvent
 from sam3d_nb.examples import Example, load_example
 from sam3d_nb.object3d import Object3D
 from sam3d_nb.pipeline import Model, finish
@@ -82,10 +82,7 @@ class Maker:
         options = {**self.settings.options, **self._shared}
         seed = self.settings.seed
         made = finish(self.model.stream(self._example, mask, seed=seed, **options), on_event)
-        if not self.settings.finishing:
-            return made
-        tell(on_event, FinishingEvent(name=made.name))
-        return self.settings.finishing.apply(made)
+        return self.settings.finishing.apply(made, on_event)
 
     def forget(self) -> None:
         """Let go of the photo that the latest object came from."""

@@ -158,7 +158,7 @@ class _Run:
             elif not self.overwrite:
                 raise OutputError(
                     f"{self.folder.path} holds {item.name}, made from other inputs or with another "
-                    "seed, model, option or format; choose another folder, or overwrite"
+                    "seed, model, option, format or finishing; choose another folder, or overwrite"
                 )
         return found
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sam3d_nb import __version__
 from sam3d_nb.errors import InputError
-from sam3d_nb.mesh.finish import AS_MADE, Finishing
+from sam3d_nb.mesh.finish import AS_MADE, Finishing, check_finishing
 from sam3d_nb.pipeline import Model
 from sam3d_nb.runs import check_formats
 
@@ -36,6 +36,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_formats(self.formats)
+        check_finishing(self.finishing)
         if check_number("seed", self.seed, 0) >= 2**63:
             raise InputError(f"a seed is a whole number from 0 to 2^63 - 1 but got {self.seed}")
 

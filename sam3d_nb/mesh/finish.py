@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+import numpy as np
+
 from sam3d_nb.errors import InputError, ReconstructionError
+from sam3d_nb.events import FinishingEvent, OnEvent, tell
 from sam3d_nb.mesh.bake import bake, check_colors
 from sam3d_nb.mesh.crumbs import without_crumbs
 from sam3d_nb.mesh.mesh import Mesh
@@ -48,9 +51,11 @@ def finish(
     A textured mesh stays textured: if its triangles change and `texture` is not given, its
     texture is baked anew at its size.
 
-    Raises InputError for options that are out of range or contradict each other, and where there
-    are no colors to bake; ReconstructionError where the mesh cannot be closed.
+    Raises InputError for anything but a mesh or an object, for options that are out of range or
+    contradict each other, and where there are no colors to bake; ReconstructionError where the mesh
+    cannot be closed.
     """
+    Finishing(triangles, fill_holes, watertight, texture)  # checks them
     if isinstance(mesh, Object3D):
         colorless = mesh.mesh.colors is None and mesh.mesh.texture is None
         if texture is not None and gaussians is None and colorless:
@@ -65,10 +70,12 @@ def finish(
             charts=charts,
         )
         return replace(mesh, mesh=made)
-    if triangles is not None:
-        check_count(triangles)
+    if not isinstance(mesh, Mesh):
+        raise InputError(
+            f"finish takes a Mesh or an Object3D but got a {type(mesh).__name__}; scenes have a "
+            "method `finished`"
+        )
     if texture is not None:
-        check_size(texture)
         check_colors(mesh if gaussians is None else gaussians)
     elif gaussians is not None:
         raise InputError("colors of gaussians are baked into a texture; give its size as `texture`")
@@ -92,7 +99,7 @@ class Finishing:
     """What `finish` is to do with each of many objects; by default nothing.
 
     triangles, fill_holes, watertight, texture: as `finish` takes them. Raises InputError for
-    numbers out of range.
+    numbers out of range, and for what is neither true nor false.
     """
 
     triangles: int | None = None
@@ -107,21 +114,38 @@ class Finishing:
         if self.texture is not None:
             check_size(self.texture)
             object.__setattr__(self, "texture", int(self.texture))
-        for name in ("fill_holes", "watertight"):  # equal wishes are equal in JSON as well
-            object.__setattr__(self, name, bool(getattr(self, name)))
+        for name in ("fill_holes", "watertight"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise InputError(f"{name} is True or False but got {value!r}")
+            object.__setattr__(self, name, bool(value))
 
     def __bool__(self) -> bool:
         return self != AS_MADE
 
-    def apply(self, made: Object3D) -> Object3D:
+    def apply(self, made: Object3D, on_event: OnEvent | None = None) -> Object3D:
         """Return the object with its mesh finished, as it is where it has no triangles.
 
+        on_event: called with a `FinishingEvent` before and after, where there is something to do.
         Raises what `finish` does.
         """
-        return finish(made, **asdict(self)) if self and len(made.mesh.faces) else made
+        if not self or not len(made.mesh.faces):
+            return made
+        tell(on_event, FinishingEvent(name=made.name))
+        result = finish(made, **asdict(self))
+        tell(on_event, FinishingEvent(1.0, made.name))
+        return result
 
 
 AS_MADE = Finishing()
+
+
+def check_finishing(finishing: Finishing) -> None:
+    """Raise InputError for anything else, such as a dict of options."""
+    if not isinstance(finishing, Finishing):
+        raise InputError(
+            f"finishing is such as Finishing(triangles=5_000, texture=1024) but got {finishing!r}"
+        )
 
 
 def _solid(mesh: Mesh) -> Mesh:

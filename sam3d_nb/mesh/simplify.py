@@ -38,10 +38,9 @@ def simplify(mesh: Mesh, triangles: int) -> Mesh:
     Vertices at the same place are joined first. Open borders keep their outline where there are
     triangles enough for that; bodies that would be left with less than four vanish. What is made
     of many small parts, such as a plant, may be open afterwards where it was closed; `finish` with
-    `watertight` closes it.
-    Vertex colors are fitted to those of the mesh; colors finer than the new triangles are lost,
-    unless they are baked into a texture (`finish`). A texture becomes vertex colors. A mesh that is
-    small enough is returned as it is.
+    `watertight` closes it. Vertex colors are fitted to those of the mesh; colors finer than the new
+    triangles are lost, unless they are baked into a texture (`finish`). A texture becomes vertex
+    colors. A mesh that is small enough is returned as it is.
 
     Raises InputError where `triangles` is no whole number of at least 4, ReconstructionError
     where nothing of the mesh is left.

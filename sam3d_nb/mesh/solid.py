@@ -8,6 +8,7 @@ from sam3d_nb.mesh.subdivide import unique_edges
 from sam3d_nb.mesh.topology import face_components, face_normals, face_volumes, paired
 
 THINNEST = 1e-6  # volume over area to the power 3/2; a ball has 0.094
+WITNESSES = 16  # faces of a component, at most, that tell whether it lies within others
 SMALLER = 1.001  # times its volume has what holds a cavity, at least: its twin does not
 
 
@@ -22,7 +23,7 @@ def without_sheets(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def facing_out(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the faces of closed components, turned outward where they are inside out.
 
-    A component that is inside out and lies within a larger one is a cavity and stays.
+    A component that is inside out and lies wholly within larger ones is a cavity and stays.
     """
     part = _parts(faces)
     volume = np.bincount(part, face_volumes(vertices, faces))
@@ -34,13 +35,16 @@ def facing_out(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     np.maximum.at(high, part, corners.max(1))
     turn = np.zeros(len(volume), dtype=bool)
     bottom, top = corners[:, :, 2].min(1), corners[:, :, 2].max(1)  # (F,)
-    first = np.unique(part, return_index=True)[1]
+    order = np.argsort(part, kind="stable")
+    start = np.searchsorted(part[order], np.arange(len(volume) + 1))
     for inner in np.flatnonzero(volume < 0):
         around = (low <= low[inner]).all(1) & (high >= high[inner]).all(1)
         around &= np.abs(volume) > SMALLER * abs(volume[inner])
-        point = corners[first[inner]].mean(0)
-        near = around[part] & (bottom <= point[2]) & (top >= point[2])  # others take time only
-        turn[inner] = winding_number(point, corners[near]) == 0
+        own = order[start[inner] : start[inner + 1]]
+        points = corners[own[:: -(-len(own) // WITNESSES)]].mean(1)  # (W, 3)
+        level = (bottom <= points[:, 2].max()) & (top >= points[:, 2].min())
+        shells = corners[around[part] & level]  # others take time only
+        turn[inner] = any(winding_number(point, shells) == 0 for point in points)
     if not turn.any():
         return faces
     return np.where(turn[part][:, None], faces[:, ::-1], faces)

@@ -11,7 +11,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.events import Event, ObjectDoneEvent, OnEvent, WritingEvent, tell
 from sam3d_nb.examples import Example
 from sam3d_nb.files import write_file
-from sam3d_nb.mesh.finish import AS_MADE, Finishing
+from sam3d_nb.mesh.finish import AS_MADE, Finishing, check_finishing
 from sam3d_nb.mesh.glb import encode_png
 from sam3d_nb.pipeline import Model
 from sam3d_nb.runs import check_formats, plain_name, result_folder, result_name
@@ -71,6 +71,7 @@ def scene_to_folder(
     both before anything is reconstructed. Otherwise as `Model.reconstruct_scene`.
     """
     check_formats(formats)
+    check_finishing(finishing)
     check_method(realign)
     if not example.masks:
         raise InputError(f"{example.folder} holds no mask; save one as 0.png beside the photo")

@@ -14,12 +14,14 @@ class CleanStop:
     """Within its `with` block, SIGINT and SIGTERM wait for the next `check`.
 
     `check` raises KeyboardInterrupt once one has come; call it where nothing is half done. A second
-    SIGINT or SIGTERM raises it at once. Off the main thread signals stay as they are, and so does
-    one whose handler was not set by Python and could not be put back.
+    SIGINT or SIGTERM raises it at once, and so does the first one while `waits` is set to false:
+    for long work without a check that leaves nothing half done. Off the main thread signals stay as
+    they are, and so does one whose handler was not set by Python and could not be put back.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self.waits = True
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> CleanStop:
@@ -44,6 +46,6 @@ class CleanStop:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked or not self.waits:
             raise KeyboardInterrupt
         self.asked = True
