@@ -4,6 +4,8 @@ Each subclass stands for one thing that the person at the notebook can do next, 
 exit code that the command line ends with.
 """
 
+import traceback
+
 
 class Sam3dError(Exception):
     """Base of every error that the package raises on purpose; the message is one sentence."""
@@ -39,3 +41,11 @@ class ReconstructionError(Sam3dError):
     """The model ran on valid input but gave nothing usable; try another seed, mask or model."""
 
     exit_code = 7
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Return what to tell of an error, and its traceback, empty where it was raised on purpose."""
+    if isinstance(error, Sam3dError):
+        return str(error), ""
+    reason = f"unexpected {type(error).__name__}: {error}; please report it"
+    return reason, "".join(traceback.format_exception(error))

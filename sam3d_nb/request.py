@@ -12,6 +12,7 @@ from sam3d_nb.examples import Example
 from sam3d_nb.frames import default_intrinsics, intrinsics_from_pointmap
 from sam3d_nb.images import check_mask
 from sam3d_nb.object3d import Object3D
+from sam3d_nb.whole import is_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ def make_request(
         raise InputError(f"an image is uint8 (H, W, 3) but got {image.dtype} {image.shape}")
     inside = _boolean(mask)
     check_mask(inside, (image.shape[0], image.shape[1]))
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+    if not is_whole(seed) or not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1 but got {seed!r}")
     points = None if pointmap is None else _known_points(pointmap, image.shape)
     if intrinsics is not None:

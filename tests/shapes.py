@@ -26,3 +26,16 @@ def mesh(
 ) -> Mesh:
     """The shape as a mesh, moved by `shift`."""
     return Mesh((shape[0] + np.asarray(shift)).astype(np.float32), shape[1].astype(np.int32))
+
+
+def winding_numbers(shape: Mesh, points: np.ndarray) -> np.ndarray:
+    """Generalized winding numbers (Jacobson et al. 2013) by summing solid angles."""
+    corners = shape.vertices[shape.faces].astype(np.float64)
+    result = np.zeros(len(points))
+    for a, b, c in corners:
+        u, v, w = a - points, b - points, c - points
+        x, y, z = (np.linalg.norm(k, axis=1) for k in (u, v, w))
+        volume = np.einsum("ij,ij->i", u, np.cross(v, w))
+        flat = x * y * z + (u * v).sum(1) * z + (v * w).sum(1) * x + (w * u).sum(1) * y
+        result += np.arctan2(volume, flat) / (2 * np.pi)
+    return result

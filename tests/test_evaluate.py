@@ -13,7 +13,7 @@ from PIL import Image
 from scenes import SIZE, K, write_scene
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
-from shapes import box, icosphere, mesh
+from shapes import box, icosphere, mesh, winding_numbers
 
 from sam3d_nb import cli
 from sam3d_nb.errors import InputError, OutputError, ReconstructionError
@@ -90,19 +90,6 @@ def test_a_mesh_without_area_gets_a_sentence() -> None:
 
 
 # Volumes
-
-
-def winding_numbers(shape: Mesh, points: np.ndarray) -> np.ndarray:
-    """Generalized winding numbers (Jacobson et al. 2013) by summing solid angles."""
-    corners = shape.vertices[shape.faces].astype(np.float64)
-    result = np.zeros(len(points))
-    for a, b, c in corners:
-        u, v, w = a - points, b - points, c - points
-        x, y, z = (np.linalg.norm(k, axis=1) for k in (u, v, w))
-        volume = np.einsum("ij,ij->i", u, np.cross(v, w))
-        flat = x * y * z + (u * v).sum(1) * z + (v * w).sum(1) * x + (w * u).sum(1) * y
-        result += np.arctan2(volume, flat) / (2 * np.pi)
-    return result
 
 
 def cells(low: np.ndarray, high: np.ndarray, resolution: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from sam3d_nb.batch.settings import Settings
-from sam3d_nb.errors import OutputError, ReconstructionError, Sam3dError, WeightsError
+from sam3d_nb.errors import OutputError, ReconstructionError, WeightsError, explain
 from sam3d_nb.events import OnEvent
 from sam3d_nb.examples import Example, load_example
 from sam3d_nb.object3d import Object3D
@@ -96,11 +96,8 @@ class Maker:
             self._free(error)
             reason = one_line(str(error)) or "memory ran out"
             return Made(error=kind, reason=reason, transient=True)
-        if isinstance(error, Sam3dError):
-            return Made(error=kind, reason=one_line(str(error)))
-        reason = one_line(f"unexpected {kind}: {error}; please report it")
-        trace = "".join(traceback.format_exception(error))
-        return Made(error=kind, reason=reason, trace=trace)
+        reason, trace = explain(error)
+        return Made(error=kind, reason=one_line(reason), trace=trace)
 
     def _free(self, error: Exception) -> None:
         """Give back what a next try needs."""

@@ -69,7 +69,7 @@ def object_key(identity: Identity, settings: Settings, inputs_sha256: str) -> st
         "layout": LAYOUT,
         "identity": identity.deciding(),
         "seed": settings.seed,
-        "formats": sorted(set(settings.formats)),
+        "formats": sorted(settings.formats),
         "inputs": inputs_sha256,
     }
     if settings.finishing:  # without, keys are those of versions that had none

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sam3d_nb.errors import InputError
 from sam3d_nb.model.config import SamplerConfig
 from sam3d_nb.weights.config import ModelConfig
+from sam3d_nb.whole import is_whole
 
 FORMATS = ("mesh", "gaussians", "gaussians_4")
 """What can be decoded; `gaussians_4` is 4 a voxel instead of 32, by a decoder of its own."""
@@ -65,8 +64,7 @@ class Options:
 
 def _checked_steps(steps: tuple[int, int]) -> tuple[int, int]:
     numbers = tuple(steps) if isinstance(steps, tuple | list) else (steps,)
-    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
-    if len(numbers) != 2 or not whole or not all(0 < n <= MOST_STEPS for n in numbers):
+    if len(numbers) != 2 or not all(is_whole(n) and 0 < n <= MOST_STEPS for n in numbers):
         raise InputError(
             f"steps are two whole numbers from 1 to {MOST_STEPS}, for stage 1 and stage 2, such "
             f"as (25, 25), but got {steps!r}"

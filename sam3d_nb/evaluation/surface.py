@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from sam3d_nb.errors import InputError
 from sam3d_nb.mesh import Mesh
+from sam3d_nb.mesh.topology import face_areas
 
 THRESHOLD = 0.05
 """Distance up to which a point counts as right for the F-score, in true longest sides."""
@@ -39,8 +40,7 @@ def sample_places(mesh: Mesh, count: int, seed: int) -> tuple[np.ndarray, np.nda
 
     The weights are barycentric. Raises InputError where the mesh has no area.
     """
-    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(np.float64) for i in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2  # (F,)
+    area = face_areas(mesh.vertices, mesh.faces)
     if not area.sum() > 0:
         raise InputError(f"a mesh of {len(mesh.faces)} faces has no area to sample points from")
     generator = np.random.default_rng(seed)

@@ -18,9 +18,9 @@ from sam3d_nb.masks.target import (
     Target,
     as_mask,
     empty_target,
-    is_whole,
     read_candidates,
 )
+from sam3d_nb.whole import is_whole
 
 MAX_STEPS = 200
 """Steps that can be undone; earlier ones are forgotten."""

@@ -14,6 +14,7 @@ from sam3d_nb.images import fits_hint
 from sam3d_nb.masks.brush import Stroke
 from sam3d_nb.masks.runs import count_pixels, encode_runs
 from sam3d_nb.masks.segmenter import Box, Segment
+from sam3d_nb.whole import is_whole
 
 Point = tuple[float, float, bool]
 """x, y in pixels, and whether it lies on the object."""
@@ -101,11 +102,6 @@ def _candidate(
     score = float(getattr(item, "score", 1.0))
     mask = as_mask(getattr(item, "mask", item), shape, f"mask {index}")
     return Candidate(index, str(name), encode_runs(mask), score)
-
-
-def is_whole(number: Any) -> bool:
-    """Say whether something, perhaps out of a browser's message, is a whole number."""
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def as_mask(values: Any, shape: tuple[int, int], label: str) -> np.ndarray:

@@ -76,7 +76,7 @@ def bake(mesh: Mesh, source: Mesh | Gaussians, size: int = 1024) -> Mesh:
 def check_colors(source: Mesh | Gaussians) -> None:
     """Raise InputError unless `source` has colors to bake."""
     if isinstance(source, Mesh):
-        if source.colors is None and source.texture is None:
+        if not source.has_colors:
             raise InputError(
                 "there is nothing to bake: the mesh has neither vertex colors nor a texture; "
                 "leave the texture off, or give gaussians"

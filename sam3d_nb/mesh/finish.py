@@ -57,8 +57,7 @@ def finish(
     """
     Finishing(triangles, fill_holes, watertight, texture)  # checks them
     if isinstance(mesh, Object3D):
-        colorless = mesh.mesh.colors is None and mesh.mesh.texture is None
-        if texture is not None and gaussians is None and colorless:
+        if texture is not None and gaussians is None and not mesh.mesh.has_colors:
             gaussians = mesh.gaussians
         made = finish(
             mesh.mesh,

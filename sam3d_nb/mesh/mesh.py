@@ -82,6 +82,11 @@ class Mesh:
         columns = self.vertices.T  # one by one: NumPy is slow along the first axis of narrow arrays
         return np.array([[c.min() for c in columns], [c.max() for c in columns]])
 
+    @property
+    def has_colors(self) -> bool:
+        """Whether there are vertex colors or a texture."""
+        return self.colors is not None or self.texture is not None
+
     @cached_property
     def normals(self) -> np.ndarray:
         """Outward unit normals (V, 3) float32, the mean over adjacent faces weighted by area.

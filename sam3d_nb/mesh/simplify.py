@@ -18,7 +18,8 @@ from sam3d_nb.mesh.formats import vertex_colors
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.nearest import Surface
 from sam3d_nb.mesh.thin import thinned
-from sam3d_nb.mesh.topology import face_normals, open_edges, weld, without_twins
+from sam3d_nb.mesh.topology import face_areas, open_edges, weld, without_twins
+from sam3d_nb.whole import is_whole
 
 FEWEST = 4  # triangles of a closed surface
 HOLD = 0.1  # weight of a vertex's own place, in what the source's vertices weigh on average
@@ -54,8 +55,7 @@ def simplify(mesh: Mesh, triangles: int) -> Mesh:
 
 def check_count(triangles: int) -> None:
     """Raise InputError unless `triangles` is a number of triangles that a mesh can be cut to."""
-    whole = isinstance(triangles, int | np.integer) and not isinstance(triangles, bool)
-    if not whole or triangles < FEWEST:
+    if not is_whole(triangles) or triangles < FEWEST:
         raise InputError(
             f"a mesh can be simplified to a whole number of triangles from {FEWEST} up, "
             f"not to {triangles!r}"
@@ -72,7 +72,8 @@ def reduced(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> Bare:
     Raises ReconstructionError where no triangles are left.
     """
     found = by_quadric_error(vertices, faces, triangles)
-    if len(found[1]) > triangles or _area(*found) < WHOLE * _area(vertices, faces):
+    least = WHOLE * face_areas(vertices, faces).sum()
+    if len(found[1]) > triangles or face_areas(*found).sum() < least:
         found = _closest(vertices, faces, triangles, found)
     if not len(found[1]):
         raise ReconstructionError(
@@ -122,10 +123,6 @@ def _closest(vertices: np.ndarray, faces: np.ndarray, triangles: int, direct: Ba
     return fitting[best if apart[best] < CLOSER * apart[0] else 0]
 
 
-def _area(vertices: np.ndarray, faces: np.ndarray) -> float:
-    return float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum())
-
-
 def _collapse(vertices: np.ndarray, faces: np.ndarray, triangles: int, keep_border: bool) -> Bare:
     import fast_simplification
 
@@ -152,7 +149,7 @@ def fitted_colors(source: Mesh, shape: Mesh) -> np.ndarray | None:
         return None
     surface = Surface(source)
     own = surface.colors(surface.closest(shape.vertices, shape.normals))  # (V, 3)
-    corner = np.linalg.norm(face_normals(source.vertices, source.faces), axis=1)
+    corner = face_areas(source.vertices, source.faces)
     area = np.bincount(
         source.faces.reshape(-1), np.repeat(corner, 3), minlength=len(source.vertices)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sam3d_nb.mesh.subdivide import unique_edges
-from sam3d_nb.mesh.topology import face_components, face_normals, face_volumes, paired
+from sam3d_nb.mesh.topology import face_areas, face_components, face_volumes, paired
 
 THINNEST = 1e-6  # volume over area to the power 3/2; a ball has 0.094
 WITNESSES = 16  # faces of a component, at most, that tell whether it lies within others
@@ -16,7 +16,7 @@ def without_sheets(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the faces (G, 3) of those closed components that enclose a volume."""
     part = _parts(faces)
     volume = np.abs(np.bincount(part, face_volumes(vertices, faces)))
-    area = np.bincount(part, np.linalg.norm(face_normals(vertices, faces), axis=1)) / 2
+    area = np.bincount(part, face_areas(vertices, faces))
     return faces[(volume > THINNEST * area**1.5)[part]]
 
 

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sam3d_nb.mesh.mesh import Mesh
+from sam3d_nb.mesh.topology import face_areas
 
 FINEST = 1e-5
 """Of the longest side: the smallest cell, for meshes of next to no area."""
@@ -24,9 +25,7 @@ def thinned(mesh: Mesh, budget: int) -> Mesh:
     """
     if len(mesh.faces) <= budget:
         return mesh
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(normals, axis=1).sum() / 2
+    area = face_areas(mesh.vertices, mesh.faces).sum()
     cell = float(np.sqrt(2 * area / max(budget, 1)))  # a flat grid of such cells has `budget`
     cell = max(cell, FINEST * float(np.ptp(mesh.bounds, axis=0).max()))
     while True:

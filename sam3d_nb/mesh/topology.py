@@ -140,7 +140,7 @@ def oriented(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     side = components(
         2 * len(faces), np.concatenate([f, f + 1]), np.concatenate([g + torn, g + 1 - torn])
     ).reshape(-1, 2)  # (F, 2)
-    area = np.linalg.norm(face_normals(vertices, faces), axis=1)
+    area = face_areas(vertices, faces)
     weight = np.bincount(side[:, 0], area, minlength=side.max() + 1)
     kept, turned = weight[side[:, 0]], weight[side[:, 1]]
     # Equal weights: the side that holds the component's lowest face as it is.
@@ -195,6 +195,12 @@ def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the faces' normals (F, 3) float64, twice as long as the face's area."""
     a, b, c = vertices[faces.T].astype(np.float64)
     return np.cross(b - a, c - a)
+
+
+def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return the faces' areas (F,) float64."""
+    areas: np.ndarray = np.linalg.norm(face_normals(vertices, faces), axis=1) / 2
+    return areas
 
 
 def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from sam3d_nb.errors import InputError
 from sam3d_nb.mesh.charts import planar_charts
 from sam3d_nb.mesh.mesh import Mesh
 from sam3d_nb.mesh.topology import weld
+from sam3d_nb.whole import is_whole
 
 SMALLEST, LARGEST = 16, 4096  # pixels a side
 MIP_LEVELS = 3  # levels at which neighboring charts must not mix
@@ -54,8 +55,7 @@ def unwrap(mesh: Mesh, size: int = 1024, *, method: str = "auto") -> Mesh:
 
 def check_size(size: int) -> None:
     """Raise InputError unless `size` is a texture's side in pixels."""
-    whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
-    if not whole or not SMALLEST <= size <= LARGEST:
+    if not is_whole(size) or not SMALLEST <= size <= LARGEST:
         raise InputError(
             f"a texture has {SMALLEST} to {LARGEST} pixels a side but {size!r} were asked for"
         )

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from sam3d_nb.frames import Pose, rotation_matrix
+from sam3d_nb.mesh.topology import face_areas
 
 MOST_DIRECTIONS = 60
 """How many directions of flat hull faces are tried, the largest faces first."""
@@ -72,8 +73,7 @@ def _hull(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hull = ConvexHull(points)
     except QhullError:  # all in one plane, or on one line
         return np.zeros((0, 3)), points
-    a, b, c = (points[hull.simplices[:, k]] for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    area = face_areas(points, hull.simplices)
     normals = hull.equations[:, :3]
     _, first, group = np.unique(
         np.round(normals, 3), axis=0, return_index=True, return_inverse=True

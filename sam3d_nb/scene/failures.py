@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sam3d_nb.errors import Sam3dError
+from sam3d_nb.errors import Sam3dError, explain
 from sam3d_nb.scene.scene import Failure
 
 
 def failure_of(name: str, mask_index: int | None, error: Exception) -> Failure:
     """Return what became of an object; where nobody expected the error, with its traceback."""
-    kind = type(error).__name__
-    if isinstance(error, Sam3dError):
-        return Failure(name, mask_index, kind, str(error))
-    reason = f"unexpected {kind}: {error}; please report it"
-    return Failure(name, mask_index, kind, reason, "".join(traceback.format_exception(error)))
+    return Failure(name, mask_index, type(error).__name__, *explain(error))
 
 
 def raise_all_failed(failures: Sequence[Failure], what: str = "made") -> NoReturn:

@@ -14,7 +14,7 @@ from sam3d_nb.scene.scene import Scene
 
 def finish_scene(scene: Scene, finishing: Finishing, on_event: OnEvent | None = None) -> Scene:
     """Return the scene with each object's mesh finished; see `Scene.finished`."""
-    if not finishing:
+    if not finishing or not scene.objects:
         return scene
     kept: list[tuple[Object3D, Pose]] = []
     failures = list(scene.failures)
@@ -24,9 +24,8 @@ def finish_scene(scene: Scene, finishing: Finishing, on_event: OnEvent | None = 
             kept.append((finishing.apply(made), pose))
         except Exception as error:
             failures.append(failure_of(made.name, made.provenance.mask_index, error))
-    if scene.objects:
-        tell(on_event, FinishingEvent(1.0, scene.objects[-1].name))
-    if scene.objects and not kept:
+    tell(on_event, FinishingEvent(1.0, scene.objects[-1].name))
+    if not kept:
         raise_all_failed(failures[len(scene.failures) :], "finished")
-    objects, poses = zip(*kept, strict=True) if kept else ((), ())
+    objects, poses = zip(*kept, strict=True)
     return replace(scene, objects=objects, poses=poses, failures=tuple(failures))
